@@ -1,0 +1,249 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+"""The `proxyformer` command. Heavy modules are imported inside the commands that need them."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from .modeling_proxyformer import ProxyFormerForReferringSegmentation
+    from .pipeline_referring_video_segmentation import ReferringVideoSegmentationPipeline
+    from .video_io import VideoWriter
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Draws the mask of the object that a sentence describes, in every frame of a video.",
+)
+
+FOLDER_FPS = 24.0  # a folder of frames has no rate of its own
+SHEET_FRAMES = 12
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"proxyformer-hf {version('proxyformer-hf')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def segment(
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="A video file or a folder of frames.")
+    ],
+    expressions: Annotated[
+        list[str], typer.Argument(metavar="EXPRESSION", help='What to find: "a black swan".')
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Overlay video. Default: VIDEO_segmented.mp4 here."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder for PNG masks, too: a folder per expression, a file per frame."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model folder or Hub name. Default: the packaged checkpoint."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps ... Default: an accelerator if there is one.")
+    ] = None,
+    stride: Annotated[
+        int, typer.Option(min=1, help="Segment every N-th frame; those between keep its masks.")
+    ] = 1,
+    max_size: Annotated[
+        int | None, typer.Option(min=32, help="Longest side in pixels of what the model is given.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability above which a pixel is in the mask.")
+    ] = 0.5,
+) -> None:
+    """Segment what each expression describes and draw it over the video.
+
+    The overlay video has the source's size and frame rate; a contact sheet lies beside it.
+    """
+    from .video_io import VideoWriter, check_writable, probe_video
+
+    with _one_line_errors():
+        source = probe_video(video)
+        output = output or Path(f"{video.resolve().stem}_segmented.mp4")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        fps = source.fps or FOLDER_FPS
+        writer = VideoWriter(output, fps=fps, height=source.height, width=source.width)
+        sheet = output.with_suffix(".png")
+        check_writable(sheet)
+        folders = _make_mask_folders(masks, expressions)
+        pipe = _load_pipeline(model, device)
+        options: dict[str, Any] = {"stride": stride, "threshold": threshold}
+        if max_size is not None:
+            options["size"] = {**pipe.processor.video_processor.size, "longest_edge": max_size}
+        windows = pipe.stream(video, expressions, **options)
+        scores, counts = _write_frames(video, source.num_frames, windows, stride, writer, folders)
+        _write_contact_sheet(output, sheet)
+    width = max(map(len, ("expression", *expressions)))
+    typer.echo(f"{'expression':{width}}  score  frames with a mask")
+    for expression, score, count in zip(expressions, scores, counts, strict=True):
+        typer.echo(f"{expression:{width}}  {score:5.2f}  {count} of {source.num_frames}")
+    typer.echo(f"wrote {', '.join(map(str, (output, sheet, *folders)))}")
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Model folder or Hub name. Default: the packaged checkpoint."),
+    ] = None,
+) -> None:
+    """Show a model's backbones, size and differences from the paper's configuration."""
+    with _one_line_errors():
+        pipe = _load_pipeline(model, "cpu")
+    for name, value in _describe(pipe.model):
+        typer.echo(f"{name:34}  {value}")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Bad input ends the command with one line on stderr and exit code 2."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        typer.echo(f"proxyformer: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _load_pipeline(model: str | None, device: str | None) -> "ReferringVideoSegmentationPipeline":
+    from transformers.utils import logging
+
+    from .modeling_proxyformer import ProxyFormerForReferringSegmentation
+    from .pipeline_referring_video_segmentation import (
+        DEFAULT_CHECKPOINT,
+        TASK,
+        ReferringVideoSegmentationPipeline,
+    )
+    from .processing_proxyformer import ProxyFormerProcessor
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = model or str(DEFAULT_CHECKPOINT)
+    is_hub_name = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model)
+    if not Path(model).is_dir() and not is_hub_name:
+        raise ValueError(f"there is no model folder {model}")
+    processor = ProxyFormerProcessor.from_pretrained(model)
+    network = ProxyFormerForReferringSegmentation.from_pretrained(model)
+    try:
+        return ReferringVideoSegmentationPipeline(
+            network, processor=processor, task=TASK, device=device
+        )
+    except (RuntimeError, AssertionError) as error:  # torch's for unknown and absent devices
+        raise ValueError(f"device {device!r} cannot be used: {error}") from error
+
+
+def _make_mask_folders(root: Path | None, expressions: list[str]) -> list[Path]:
+    """`root/0_the_black_swan` and so on; none without `root`."""
+    if root is None:
+        return []
+    folders = []
+    for index, expression in enumerate(expressions):
+        name = re.sub(r"\W+", "_", expression.lower()).strip("_")[:60]
+        folders.append(root / f"{index}_{name}")
+        folders[-1].mkdir(parents=True, exist_ok=True)
+    return folders
+
+
+def _write_frames(
+    video: Path,
+    num_frames: int,
+    windows: Iterable[list[dict[str, Any]]],
+    stride: int,
+    writer: "VideoWriter",
+    folders: list[Path],
+) -> tuple[list[float], list[int]]:
+    """Draws the windows' results on the frames as they come; both are decoded in step.
+
+    Returns per expression its score and the number of frames with a mask.
+    """
+    from tqdm import tqdm
+
+    from .masks import save_mask
+    from .video_io import iter_frames
+    from .visualization import draw_masks
+
+    segmented = (
+        (results, index) for results in windows for index in range(len(results[0]["masks"]))
+    )
+    scores, counts = [], []
+    with writer:
+        for number, frame in tqdm(iter_frames(video), total=num_frames, unit="frame", disable=None):
+            if number % stride == 0:
+                results, index = next(segmented)
+                scores.append([result["score"] for result in results])
+            labels = [result["label"] for result in results]
+            masks = [result["masks"][index] for result in results]
+            counts.append([bool(mask.any()) for mask in masks])
+            writer.write(draw_masks(frame, masks, labels, scores[-1]))
+            for folder, mask in zip(folders, masks, strict=False):
+                save_mask(folder / f"{number:05d}.png", mask)
+    return list(map(mean, zip(*scores, strict=True))), list(map(sum, zip(*counts, strict=True)))
+
+
+def _write_contact_sheet(video: Path, sheet: Path) -> None:
+    from .video_io import atomic_path, probe_video, read_video
+    from .visualization import contact_sheet
+
+    num_frames = min(SHEET_FRAMES, probe_video(video).num_frames)
+    frames, _, _ = read_video(video, num_frames=num_frames)
+    with atomic_path(sheet) as partial:
+        contact_sheet(frames).save(partial)
+
+
+def _describe(model: "ProxyFormerForReferringSegmentation") -> Iterator[tuple[str, str]]:
+    """The rows of `proxyformer info`."""
+    from .configuration_proxyformer import ProxyFormerConfig
+
+    config, network = model.config, model.model
+    vision, text = config.vision_config, config.text_config
+    yield "model", config.name_or_path
+    if Path(config.name_or_path).is_dir():
+        sizes = [file.stat().st_size for file in Path(config.name_or_path).iterdir()]
+        yield "size on disk", f"{sum(sizes) / 1e6:.1f} MB"
+    yield "vision backbone", getattr(vision, "backbone", vision.model_type)
+    yield "text encoder", f"{text.model_type}, {text.num_hidden_layers} layers"
+    parts = {
+        "vision backbone": network.video_encoder.backbone,
+        "text encoder": network.text_encoder,
+        "interaction encoder": network.encoder,
+        "mask decoder": network.mask_decoder,
+    }
+    counts = {
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in parts.items()
+    }
+    total = sum(parameter.numel() for parameter in model.parameters())
+    counts |= {"projections and heads": total - sum(counts.values()), "all": total}
+    for name, count in counts.items():
+        yield f"parameters, {name}", f"{count / 1e6:.2f} M"
+    paper = ProxyFormerConfig()
+    for field in ProxyFormerConfig.__annotations__:
+        ours, theirs = getattr(config, field), getattr(paper, field)
+        if ours != theirs and field not in config.sub_configs:
+            yield field, f"{ours} (paper: {theirs})"

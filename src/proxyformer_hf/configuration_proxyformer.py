@@ -1,0 +1,138 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+"""ProxyFormer model configuration."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+ROBERTA_BASE = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+}
+RESNET_50 = {"backbone": "resnet50", "out_indices": [1, 2, 3, 4], "freeze_batch_norm_2d": True}
+
+
+@strict
+class ProxyFormerConfig(PreTrainedConfig):
+    r"""
+    Configuration of a ProxyFormer model. The defaults are the paper's model; each row of its
+    ablation tables is one field away.
+
+    Args:
+        text_config (`dict | PreTrainedConfig`, *optional*):
+            Any text encoder of transformers. Default: RoBERTa-base.
+        vision_config (`dict | PreTrainedConfig`, *optional*):
+            `VideoSwinConfig`, or `TimmBackboneConfig` for a network applied per frame. Default:
+            ResNet-50 with frozen batch norm.
+        hidden_size (`int`, defaults to 256): channels C of video, words and proxies.
+        num_attention_heads (`int`, defaults to 8): heads of every attention.
+        num_hidden_layers (`int`, defaults to 4): CMIE layers K (table VII).
+        num_queries (`int`, defaults to 5): proxy queries N per frame (table VI).
+        encoded_stride (`int`, defaults to 32): stride of the map that the layers encode: 8, 16, 32.
+        mask_feature_size (`int`, defaults to 128): channels of the stride-4 mask features.
+        vision_neck_size (`int`, defaults to 0): width of an image-level context neck
+            (DeepLabV3's without dilated branches) on the encoded map; 0 is none, the paper.
+        interaction (`str`, defaults to "decoupled"):
+            "decoupled" attends over space and over time apart, the paper; "full" attends over all
+            tokens of a clip (tables IV (3), VIII (d)); "direct" lets video and words attend to each
+            other without proxies (VIII (b)); "conditional" has no interaction encoder, queries
+            conditioned on the sentence are decoded from the video (IV (1)). The last two decode
+            their queries from the video in `num_hidden_layers` decoder layers.
+        proxy_to_video (`bool`, defaults to `True`): the P2V attention (off: table IV (4)).
+        early_fusion (`bool`, defaults to `False`):
+            Multiply the video features by words attended to, before the layers, as the baseline.
+        text_to_video (`bool`, defaults to `False`): video tokens attend to words in each layer.
+        grounding_map (`bool`, defaults to `False`):
+            Add a supervised sentence-to-pixel similarity to the video features before the layers.
+        soft_selection (`bool`, defaults to `False`):
+            Mix the proxies' masks and boxes by the softmax of their class logits, and supervise the
+            mixture, instead of taking the best proxy's.
+        intermediate_size (`int`, defaults to 0): feed-forward width; 0 is none, the paper's figure.
+        pre_norm (`bool`, defaults to `False`): normalise before each sub-layer instead of after.
+        jsc_semantics (`str`, defaults to "both"):
+            What Joint Semantic Consistency aligns the proxies with (table V): "none", "video",
+            "text" or "both".
+        auxiliary_loss (`bool`, defaults to `True`): supervise the proxies of earlier layers too.
+        freeze_text (`bool`, defaults to `False`): no gradient and no dropout in the text encoder.
+        class_loss_coefficient, bbox_loss_coefficient, giou_loss_coefficient,
+        mask_loss_coefficient, dice_loss_coefficient (`float`):
+            Weights of class focal, L1, GIoU, mask focal and dice in matching cost and loss
+            (the baseline's 2, 5, 2, 2, 5).
+        jsc_loss_coefficient, selection_loss_coefficient, grounding_loss_coefficient (`float`):
+            Weights of the terms that do not take part in the matching.
+        initializer_range (`float`, defaults to 0.02): deviation of the learned queries.
+    """
+
+    model_type = "proxyformer"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="roberta", init_kwargs=ROBERTA_BASE
+        ),
+        "vision_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="timm_backbone", init_kwargs=RESNET_50
+        ),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    hidden_size: int = 256
+    num_attention_heads: int = 8
+    num_hidden_layers: int = 4
+    num_queries: int = 5
+    encoded_stride: int = 32
+    mask_feature_size: int = 128
+    vision_neck_size: int = 0
+    interaction: Literal["decoupled", "full", "direct", "conditional"] = "decoupled"
+    proxy_to_video: bool = True
+    early_fusion: bool = False
+    text_to_video: bool = False
+    grounding_map: bool = False
+    soft_selection: bool = False
+    intermediate_size: int = 0
+    pre_norm: bool = False
+    jsc_semantics: Literal["none", "video", "text", "both"] = "both"
+    auxiliary_loss: bool = True
+    freeze_text: bool = False
+    class_loss_coefficient: float | int = 2.0
+    bbox_loss_coefficient: float | int = 5.0
+    giou_loss_coefficient: float | int = 2.0
+    mask_loss_coefficient: float | int = 2.0
+    dice_loss_coefficient: float | int = 5.0
+    jsc_loss_coefficient: float | int = 1.0
+    selection_loss_coefficient: float | int = 5.0
+    grounding_loss_coefficient: float | int = 2.0
+    initializer_range: float | int = 0.02
+
+    def validate_architecture(self):
+        """Raises `ValueError` naming the field when a value or a combination is impossible."""
+        super().validate_architecture()
+        positive = ("hidden_size", "num_attention_heads", "num_hidden_layers", "num_queries")
+        for name in (*positive, "mask_feature_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        coefficients = [name for name in vars(self) if name.endswith("_loss_coefficient")]
+        for name in (*coefficients, "intermediate_size", "vision_neck_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.hidden_size % self.num_attention_heads or self.hidden_size % 4:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads}) and of 4, which the 2-D sine positions need."
+            )
+        if self.encoded_stride not in (8, 16, 32):
+            raise ValueError(f"`encoded_stride` must be 8, 16 or 32, got {self.encoded_stride}.")
+        if self.interaction in ("direct", "conditional"):
+            if not self.proxy_to_video:
+                raise ValueError(
+                    f"`proxy_to_video=False` has no meaning with `interaction='{self.interaction}'`: "
+                    "no proxy takes part in it."
+                )
+            if self.text_to_video:
+                raise ValueError(
+                    "`text_to_video` belongs to the CMIE layers; `interaction="
+                    f"'{self.interaction}'` has none ('direct' always attends to the words)."
+                )

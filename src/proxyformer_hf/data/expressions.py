@@ -1,0 +1,382 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+"""Referring expressions made from labelled objects, each true of exactly one object of the picture.
+
+`facts` lists what singles an object out, by rules with a margin; `phrase` words a fact in one of many ways.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+SYNONYMS = {
+    "person": ("person", "person", "human", "someone"),
+    "bicycle": ("bicycle", "bike", "cycle"),
+    "car": ("car", "automobile"),
+    "motorcycle": ("motorcycle", "motorbike"),
+    "airplane": ("airplane", "plane", "aircraft"),
+    "boat": ("boat", "vessel"),
+    "traffic light": ("traffic light", "stoplight"),
+    "fire hydrant": ("fire hydrant", "hydrant"),
+    "bench": ("bench", "seat"),
+    "cat": ("cat", "kitty"),
+    "dog": ("dog",),
+    "sheep": ("sheep",),
+    "cow": ("cow", "cattle"),
+    "backpack": ("backpack", "rucksack"),
+    "handbag": ("handbag", "bag", "purse"),
+    "tie": ("tie", "necktie"),
+    "suitcase": ("suitcase", "luggage"),
+    "sports ball": ("ball", "sports ball"),
+    "baseball glove": ("baseball glove", "glove", "mitt"),
+    "baseball bat": ("baseball bat", "bat"),
+    "tennis racket": ("tennis racket", "racket", "racquet"),
+    "wine glass": ("wine glass", "glass"),
+    "cup": ("cup", "mug"),
+    "cake": ("cake", "piece of cake"),
+    "donut": ("donut", "doughnut"),
+    "couch": ("couch", "sofa"),
+    "potted plant": ("potted plant", "plant"),
+    "dining table": ("dining table", "table"),
+    "tv": ("tv", "television", "screen", "monitor"),
+    "laptop": ("laptop", "notebook computer", "laptop computer"),
+    "mouse": ("computer mouse", "mouse"),
+    "remote": ("remote control", "remote"),
+    "cell phone": ("cell phone", "phone", "mobile phone", "smartphone"),
+    "oven": ("oven", "stove"),
+    "refrigerator": ("refrigerator", "fridge"),
+    "teddy bear": ("teddy bear", "stuffed bear", "teddy"),
+    "hair drier": ("hair dryer", "hair drier"),
+}
+PLURAL_NAMES = frozenset({"skis", "scissors"})
+
+# Objects that are easily taken for one another, so that "there is none" would not be certain.
+CONFUSABLE = (
+    {"car", "truck", "bus", "train"},
+    {"bicycle", "motorcycle"},
+    {"cup", "wine glass", "bottle", "vase", "bowl"},
+    {"couch", "chair", "bed", "bench", "dining table"},
+    {"handbag", "backpack", "suitcase"},
+    {"sheep", "cow", "horse", "dog"},
+    {"bear", "teddy bear", "dog"},
+    {"cake", "donut", "sandwich", "pizza", "hot dog", "bowl"},
+    {"fork", "knife", "spoon"},
+    {"mouse", "remote", "cell phone"},
+    {"laptop", "tv", "keyboard"},
+    {"oven", "microwave", "toaster", "refrigerator"},
+    {"potted plant", "vase", "broccoli"},
+    {"orange", "apple", "sports ball", "carrot"},
+    {"skis", "snowboard", "surfboard", "skateboard"},
+    {"elephant", "rhino"},
+)
+ANIMALS = frozenset("bird cat dog horse sheep cow elephant bear zebra giraffe".split())
+VEHICLES = frozenset("bicycle car motorcycle airplane bus train truck boat".split())
+CARRIED = frozenset(
+    "backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,kite,baseball bat,skateboard,"
+    "surfboard,tennis racket,cell phone".split(",")
+)
+OPPOSITE = {"left": "right", "right": "left"}
+
+VISIBLE_AREA = 0.0005  # of the frame: less is not seen at all
+SIZE_RATIO = 1.7
+DEPTH_RATIO = 2.2
+COLOR_SHARE, COLOR_SHARE_OTHERS = 0.6, 0.25
+
+
+@dataclass
+class Seen:
+    """One object as a frame shows it; coordinates and area are fractions of the frame."""
+
+    category: str
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2
+    center: tuple[float, float]  # centroid of the visible part
+    area: float
+    colors: dict[str, float]
+
+    @classmethod
+    def from_mask(cls, category: str, mask: np.ndarray, colors: dict[str, float]) -> "Seen | None":
+        """None when less than `VISIBLE_AREA` of the bool (height, width) mask is set."""
+        columns, rows = mask.sum(0), mask.sum(1)
+        count = columns.sum()
+        height, width = mask.shape
+        if count < VISIBLE_AREA * mask.size:
+            return None
+        xs, ys = np.flatnonzero(columns), np.flatnonzero(rows)
+        box = (xs[0] / width, ys[0] / height, (xs[-1] + 1) / width, (ys[-1] + 1) / height)
+        center = (
+            columns @ np.arange(width) / count / width,
+            rows @ np.arange(height) / count / height,
+        )
+        return cls(category, box, center, count / mask.size, colors)
+
+    def extent(self, axis: int) -> float:
+        return self.box[axis + 2] - self.box[axis]
+
+
+def swap_left_right(text: str) -> str:
+    """The expression for the mirrored picture: whole words left / right (leftmost, left-hand) swap."""
+    return re.sub(
+        r"\b(left|right)(?=most\b|er\b|\b)", lambda match: OPPOSITE[match.group()], text, flags=re.I
+    )
+
+
+def is_positional(text: str) -> bool:
+    """Whether a crop of the picture could make the expression false."""
+    words = (
+        "left|right|leftmost|rightmost|middle|center|centre|top|bottom|upper|lower|edge|corner|far|"
+        "farthest|farther|second|third|closest|closer|largest|smallest|bigger|smaller|biggest"
+    )
+    return re.search(rf"\b({words})\b", text) is not None
+
+
+def color_fractions(pixels: np.ndarray) -> dict[str, float]:
+    """Share of each basic colour word among RGB pixels uint8 (n, 3); doubtful pixels have no word."""
+    rgb = pixels.astype(np.float32) / 255
+    value, least = rgb.max(1), rgb.min(1)
+    chroma = value - least
+    saturation = chroma / np.maximum(value, 1e-6)
+    r, g, b = rgb.T
+    hue = np.select(
+        [value == r, value == g],
+        [((g - b) / (chroma + 1e-6)) % 6, (b - r) / (chroma + 1e-6) + 2],
+        (r - g) / (chroma + 1e-6) + 4,
+    )
+    hue = hue * 60  # degrees
+    vivid = (saturation > 0.4) & (value > 0.25)
+    grayish = saturation < 0.16
+    share = {
+        "black": value < 0.22,
+        "white": grayish & (value > 0.72),
+        "gray": grayish & (value > 0.3) & (value < 0.65),
+        "red": vivid & ((hue < 12) | (hue > 345)) & (value > 0.35),
+        "orange": vivid & (hue >= 15) & (hue < 40) & (value > 0.75) & (saturation > 0.6),
+        "brown": (saturation > 0.3) & (hue >= 8) & (hue < 42) & (value >= 0.22) & (value < 0.62),
+        "yellow": vivid & (hue >= 43) & (hue < 68) & (value > 0.55),
+        "green": vivid & (hue >= 75) & (hue < 165),
+        "blue": vivid & (hue >= 190) & (hue < 260),
+    }
+    return {color: float(mask.mean()) for color, mask in share.items()}
+
+
+def dominant_color(seen: Seen) -> str | None:
+    """The colour word that is clearly true of the object as a whole (of a person: of the clothes)."""
+    color = max(seen.colors, key=seen.colors.get, default=None)
+    if color is None or seen.colors[color] < COLOR_SHARE:
+        return None
+    return None if seen.category == "person" and color in ("brown", "orange") else color
+
+
+def gap(a: Seen, b: Seen) -> float:
+    """Distance of two boxes as a fraction of the frame; 0 when they touch."""
+    dx = max(a.box[0] - b.box[2], b.box[0] - a.box[2], 0)
+    dy = max(a.box[1] - b.box[3], b.box[1] - a.box[3], 0)
+    return float(np.hypot(dx, dy))
+
+
+def facts(scene: list[Seen], index: int) -> set[tuple[str, ...]]:
+    """What singles out `scene[index]` among all objects seen in one frame.
+
+    `scene` must hold every visible object; objects of its category are its look-alikes. An empty set
+    means that no rule tells it apart.
+    """
+    me = scene[index]
+    others = [s for i, s in enumerate(scene) if i != index and s.category == me.category]
+    found = _color_facts(me, others) | _relation_facts(me, others, scene)
+    if not others:
+        return found | {("only",)} | _place_facts(me)
+    return found | _order_facts(me, others) | _size_facts(me, others) | _corner_facts(me, others)
+
+
+def _before(a: Seen, b: Seen, axis: int) -> bool:
+    """a lies clearly left of (axis 0) or above (axis 1) b."""
+    margin = (0.06, 0.1)[axis] + 0.2 * max(a.extent(axis), b.extent(axis))
+    return b.center[axis] - a.center[axis] > margin
+
+
+def _order_facts(me: Seen, others: list[Seen]) -> set[tuple[str, ...]]:
+    found = set()
+    for axis, (low, high) in enumerate((("left", "right"), ("top", "bottom"))):
+        below = [_before(other, me, axis) for other in others]
+        above = [_before(me, other, axis) for other in others]
+        if not all(b or a for b, a in zip(below, above, strict=True)):
+            continue  # level with another one
+        rank, count = sum(below), len(others) + 1
+        if rank in (0, count - 1):
+            side = low if rank == 0 else high
+            on_its_side = me.center[axis] < 0.45 if rank == 0 else me.center[axis] > 0.55
+            found.add(("side" if count == 2 or on_its_side and count == 3 else "extreme", side))
+        elif count == 3:
+            found.add(("middle",) if axis == 0 else ("middle", "vertical"))
+        if axis == 0 and rank == 1 and count >= 3:
+            found.add(("second", "left"))
+        if axis == 0 and rank == count - 2 and count >= 3:
+            found.add(("second", "right"))
+    return found
+
+
+def _size_facts(me: Seen, others: list[Seen]) -> set[tuple[str, ...]]:
+    found = set()
+    areas = [other.area for other in others]
+    if me.area > SIZE_RATIO * max(areas):
+        found.add(("size", "large" if len(others) > 1 else "larger"))
+    if me.area * SIZE_RATIO < min(areas):
+        found.add(("size", "small" if len(others) > 1 else "smaller"))
+    if me.category == "person" or me.category in ANIMALS | VEHICLES:
+        feet = [other.box[3] for other in others]
+        if me.area > DEPTH_RATIO * max(areas) and me.box[3] > max(feet) + 0.04:
+            found.add(("depth", "front"))
+        if me.area * DEPTH_RATIO < min(areas) and me.box[3] < min(feet) - 0.04:
+            found.add(("depth", "back"))
+    return found
+
+
+def _color_facts(me: Seen, others: list[Seen]) -> set[tuple[str, ...]]:
+    color = dominant_color(me)
+    if color is None:
+        return set()
+    known = all(other.colors for other in others)
+    if known and all(other.colors[color] < COLOR_SHARE_OTHERS for other in others):
+        return {("color", color)}
+    return set()
+
+
+def _place_facts(me: Seen) -> set[tuple[str, ...]]:
+    x, y = me.center
+    if me.extent(0) > 0.6 or me.extent(1) > 0.85:
+        return set()
+    found = set()
+    if x < 0.35 or x > 0.65:
+        found.add(("place", "left" if x < 0.35 else "right"))
+    if 0.4 < x < 0.6 and 0.35 < y < 0.65:
+        found.add(("place", "middle"))
+    return found | _corner_facts(me, [])
+
+
+def _corner_facts(me: Seen, others: list[Seen]) -> set[tuple[str, ...]]:
+    x, y = me.center
+    if not (x < 0.3 or x > 0.7) or not (y < 0.3 or y > 0.7) or me.area > 0.12:
+        return set()
+    # The nearest look-alike must be well outside of this quarter of the picture.
+    for other in others:
+        dx, dy = abs(other.center[0] - x), abs(other.center[1] - y)
+        if max(dx, dy) < 0.35:
+            return set()
+    return {("corner", "top" if y < 0.5 else "bottom", "left" if x < 0.5 else "right")}
+
+
+def _relation_facts(me: Seen, others: list[Seen], scene: list[Seen]) -> set[tuple[str, ...]]:
+    found = set()
+    for anchor in scene:
+        same = [s for s in scene if s.category == anchor.category]
+        if anchor.category == me.category or len(same) > 1 or anchor.area < 0.006:
+            continue
+        if anchor.category in CARRIED and me.category == "person":
+            inside = _contains(me, anchor)
+            if inside and anchor.area < me.area and all(gap(o, anchor) > 0.06 for o in others):
+                found.add(("with", anchor.category))
+        if anchor.area < 0.015 or anchor.category == "dining table":
+            continue
+        if gap(me, anchor) < 0.03 and all(gap(other, anchor) > 0.15 for other in others):
+            found.add(("beside", anchor.category))
+        for axis, (low, high) in enumerate((("left", "right"), ("above", "below"))):
+            if _clear(me, anchor, axis) and not any(_before(o, anchor, axis) for o in others):
+                if not any(_near_level(o, anchor, axis) for o in others):
+                    found.add(("relative", low, anchor.category))
+            if _clear(anchor, me, axis) and not any(_before(anchor, o, axis) for o in others):
+                if not any(_near_level(o, anchor, axis) for o in others):
+                    found.add(("relative", high, anchor.category))
+    return found
+
+
+def _contains(me: Seen, item: Seen) -> bool:
+    x, y = item.center
+    return me.box[0] < x < me.box[2] and me.box[1] < y < me.box[3]
+
+
+def _clear(a: Seen, b: Seen, axis: int) -> bool:
+    """a ends before b's middle and they are near and overlap across: 'a left of b', 'a above b'."""
+    across = 1 - axis
+    shared = min(a.box[across + 2], b.box[across + 2]) - max(a.box[across], b.box[across])
+    return (
+        _before(a, b, axis) and a.box[axis + 2] < b.center[axis] and shared > 0 and gap(a, b) < 0.3
+    )
+
+
+def _near_level(a: Seen, b: Seen, axis: int) -> bool:
+    return not _before(a, b, axis) and not _before(b, a, axis)
+
+
+# fact (or its kind alone) -> wordings; {n} is the object's noun, {0} {1} the fact's words, {a} the anchor's noun
+WORDINGS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("only",): ("{n}",),
+    ("side", "left"): ("{n} on the left", "left {n}", "{n} on the left side", "{n} to the left"),
+    ("side", "right"): (
+        "{n} on the right",
+        "right {n}",
+        "{n} on the right side",
+        "{n} to the right",
+    ),
+    ("side", "top"): ("{n} at the top", "upper {n}", "top {n}"),
+    ("side", "bottom"): ("{n} at the bottom", "lower {n}", "bottom {n}"),
+    ("extreme", "left"): ("leftmost {n}", "{n} on the far left", "first {n} from the left"),
+    ("extreme", "right"): ("rightmost {n}", "{n} on the far right", "first {n} from the right"),
+    ("extreme", "top"): ("topmost {n}", "{n} at the very top", "highest {n}"),
+    ("extreme", "bottom"): ("lowest {n}", "{n} at the very bottom"),
+    ("middle",): ("middle {n}", "{n} in the middle", "{n} in the center"),
+    ("middle", "vertical"): ("middle {n}",),
+    ("second",): ("second {n} from the {0}", "{n} second from the {0}"),
+    ("size", "large"): ("largest {n}", "biggest {n}", "big {n}"),
+    ("size", "larger"): ("larger {n}", "bigger {n}", "big {n}", "large {n}", "largest {n}"),
+    ("size", "small"): ("smallest {n}", "tiniest {n}", "small {n}"),
+    ("size", "smaller"): ("smaller {n}", "small {n}", "little {n}", "smallest {n}"),
+    ("depth", "front"): ("{n} in front", "{n} closest to the camera", "{n} in the foreground"),
+    ("depth", "back"): ("{n} in the background", "{n} in the back", "{n} farthest away"),
+    ("color",): ("{0} {n}", "{0} {n}", "{n} that is {0}"),
+    ("clothes",): ("{n} in {0}", "{n} wearing {0}", "{n} dressed in {0}"),
+    ("place",): ("{n} on the {0} side", "{n} on the {0}"),
+    ("place", "middle"): ("{n} in the middle", "{n} in the center"),
+    ("corner",): ("{n} in the {0} {1} corner", "{n} at the {0} {1}", "{0} {1} {n}"),
+    ("with",): ("{n} with the {a}", "{n} that has the {a}"),
+    ("beside",): (
+        "{n} next to the {a}",
+        "{n} beside the {a}",
+        "{n} near the {a}",
+        "{n} by the {a}",
+    ),
+    ("relative", "left"): ("{n} left of the {a}", "{n} to the left of the {a}"),
+    ("relative", "right"): ("{n} right of the {a}", "{n} to the right of the {a}"),
+    ("relative", "above"): ("{n} above the {a}", "{n} over the {a}"),
+    ("relative", "below"): ("{n} below the {a}", "{n} under the {a}"),
+}
+
+
+def noun(category: str, rng: np.random.Generator) -> str:
+    """The category's name or a synonym."""
+    return str(rng.choice(SYNONYMS.get(category, (category,))))
+
+
+def phrase(fact: tuple[str, ...], seen: Seen, rng: np.random.Generator) -> str:
+    """One random wording, in lower case, of a fact about an object."""
+    if fact[0] == "color" and seen.category == "person":
+        fact = ("clothes", fact[1])
+    name, color = noun(seen.category, rng), dominant_color(seen)
+    if (
+        color
+        and fact[0] not in ("color", "clothes")
+        and seen.category != "person"
+        and rng.random() < 0.3
+    ):
+        name = f"{color} {name}"
+    wordings = WORDINGS.get(fact[:2]) or WORDINGS[fact[:1]]
+    text = str(rng.choice(wordings)).format(*fact[1:], n=name, a=noun(fact[-1], rng))
+    return with_article(text, fact[0] == "only", seen.category in PLURAL_NAMES, rng)
+
+
+def with_article(text: str, unique: bool, plural: bool, rng: np.random.Generator) -> str:
+    """'the ...' mostly; bare at times; 'a ...' only for an object that is the only one of its kind."""
+    if text == "someone" or text.startswith("someone "):
+        return text
+    choice = rng.random()
+    if unique and not plural and choice < 0.3:
+        return f"{'an' if text[0] in 'aeiou' and not text.startswith('u') else 'a'} {text}"
+    return text if choice > 0.85 else f"the {text}"

@@ -1,0 +1,220 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+"""`pipeline("referring-video-segmentation")`: a video and expressions in, masks at its size out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import GeneratorType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import ModelOutput
+
+from .modeling_proxyformer import ProxyFormerForReferringSegmentation
+from .video_io import VideoInfo, iter_frames, probe_video, sample_frame_indices
+
+TASK = "referring-video-segmentation"
+DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "proxyformer-lite"
+
+Frame = np.ndarray | torch.Tensor | Image.Image
+Video = str | Path | Sequence[Frame] | np.ndarray | torch.Tensor
+
+
+class ReferringVideoSegmentationPipeline(ChunkPipeline):
+    """Segments the object that an expression refers to, window by window: any length of video fits.
+
+    ```python
+    pipe = pipeline("referring-video-segmentation")
+    pipe("swan.mp4", "a black swan")                 # one result
+    pipe("swan.mp4", ["a black swan", "the water"])  # one per expression; frames are encoded once
+    pipe({"video": v, "text": "a dog"} for v in videos)  # lazily, one by one; a list works too
+    ```
+
+    A video is a path (a file or a folder of frames), a list of PIL images, or an array or tensor
+    `(T, H, W, 3)` or `(T, 3, H, W)`. A result is a dict:
+
+    - `label`: the expression;
+    - `score`: probability in [0, 1] that the video shows the object, averaged over its frames;
+    - `masks`: bool numpy array `(T, H, W)` at the source's size;
+    - `boxes`: float numpy array `(T, 4)`, `x1y1x2y2` in pixels of the source;
+    - `fps`: frames per second of the source, `None` if it has none;
+    - `frame_indices`: for each of the T frames its index in the source.
+
+    Parameters, for the constructor or a call:
+        fps, num_frames, stride: which frames to take, see [`sample_frame_indices`]; default all.
+        window: frames that the model sees at once; 36 is the Ref-DAVIS17 protocol's clip length.
+        size: the video processor's `size`, when it should differ from the checkpoint's.
+        threshold: a pixel belongs to the object above this probability.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def __call__(
+        self,
+        video: Video | dict[str, Any] | list[dict[str, Any]] | GeneratorType | Dataset,
+        text: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Returns a dict for one expression and a list of dicts for several; for a list of
+        {"video", "text"} a list of those, for a generator or a Dataset an iterator over them.
+        """
+        if kwargs.get("batch_size", self._batch_size) not in (None, 1):
+            raise ValueError(
+                "batch_size must be 1: a window of frames with all its expressions already is a "
+                "batch; set its length with window="
+            )
+        if text is not None:
+            return super().__call__({"video": video, "text": text}, **kwargs)
+        if isinstance(video, list) and not video:
+            return []
+        is_request = isinstance(video, dict | GeneratorType | Dataset)
+        if not is_request and not (isinstance(video, list) and isinstance(video[0], dict)):
+            raise ValueError("an expression is missing: call pipe(video, 'the black swan')")
+        return super().__call__(video, **kwargs)
+
+    def stream(
+        self, video: Video, text: str | Sequence[str], **kwargs: Any
+    ) -> Iterator[dict[str, Any] | list[dict[str, Any]]]:
+        """Yields the result of each window once it is there; joined they are what a call returns.
+
+        Memory does not grow with the video's length.
+        """
+        preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
+        windows = self.preprocess(
+            {"video": video, "text": text}, **{**self._preprocess_params, **preprocess}
+        )
+        for window in windows:
+            outputs = self.forward(window, **{**self._forward_params, **forward})
+            yield self.postprocess([outputs], **{**self._postprocess_params, **postprocess})
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Writes the model and its processor, for `pipeline(task, model=save_directory)`.
+
+        `Pipeline.save_pretrained` leaves the processor out and writes a `custom_pipelines` entry
+        that transformers can resolve only for its own model classes.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
+        unknown = kwargs.keys() - {"fps", "num_frames", "stride", "window", "size", "threshold"}
+        if unknown:
+            raise TypeError(f"unknown pipeline parameter: {', '.join(sorted(unknown))}")
+        threshold = {key: kwargs.pop(key) for key in ("threshold",) if key in kwargs}
+        return kwargs, {}, threshold
+
+    def preprocess(
+        self,
+        inputs: dict[str, Any],
+        fps: float | None = None,
+        num_frames: int | None = None,
+        stride: int | None = None,
+        window: int = 36,
+        size: dict[str, int] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        if window < 1:
+            raise ValueError(f"window must be at least 1 frame, got {window}")
+        text = inputs["text"]
+        expressions = [text] if isinstance(text, str) else list(text)
+        if not expressions:
+            raise ValueError("got no expression: text is an empty list")
+        source_fps, frames = _open_video(inputs["video"], fps, num_frames, stride)
+        options = {} if size is None else {"size": size}
+        for indexed_frames, is_last in _windows(frames, window):
+            frame_indices, window_frames = map(list, zip(*indexed_frames, strict=True))
+            encoded = self.processor(
+                videos=window_frames,
+                text=expressions,
+                do_sample_frames=False,
+                return_metadata=True,
+                return_tensors="pt",
+                **options,
+            )
+            (metadata,) = encoded.pop("video_metadata")
+            yield {
+                "is_last": is_last,
+                "encoded": encoded,
+                "text": text,
+                "size": (metadata.height, metadata.width),
+                "fps": source_fps,
+                "frame_indices": frame_indices,
+            }
+
+    def _forward(self, window: dict[str, Any]) -> dict[str, Any]:
+        encoded = window.pop("encoded")
+        encoded["pixel_values_videos"] = encoded["pixel_values_videos"].to(self.dtype)
+        outputs = self.model(**encoded)
+        # What the masks need and no more: it is kept until the video's last window is through.
+        kept = ("referred_masks", "referred_boxes", "referred_scores", "frame_mask", "pixel_mask")
+        return {**window, "outputs": ModelOutput({name: getattr(outputs, name) for name in kept})}
+
+    def postprocess(
+        self, windows: list[dict[str, Any]], threshold: float = 0.5
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        text, size, fps = (windows[0][key] for key in ("text", "size", "fps"))
+        expressions = [text] if isinstance(text, str) else list(text)
+        parts = [
+            self.processor.post_process_referring_segmentation(
+                window["outputs"], target_sizes=[size] * len(expressions), threshold=threshold
+            )
+            for window in windows
+        ]
+        frame_indices = [index for window in windows for index in window["frame_indices"]]
+        lengths = [len(window["frame_indices"]) for window in windows]
+        results = [
+            {
+                "label": expression,
+                "score": float(np.average([part["score"] for part in tube], weights=lengths)),
+                "masks": torch.cat([part["masks"] for part in tube]).numpy(),
+                "boxes": torch.cat([part["boxes"] for part in tube]).numpy(),
+                "fps": fps,
+                "frame_indices": frame_indices,
+            }
+            for expression, tube in zip(expressions, zip(*parts, strict=True), strict=True)
+        ]
+        return results[0] if isinstance(text, str) else results
+
+
+def _open_video(
+    video: Video, fps: float | None, num_frames: int | None, stride: int | None
+) -> tuple[float | None, Iterable[tuple[int, Frame]]]:
+    """The source's frame rate, and its sampled frames with their indices, decoded one at a time."""
+    if isinstance(video, str | Path):
+        return probe_video(video).fps, iter_frames(
+            video, fps=fps, num_frames=num_frames, stride=stride
+        )
+    info = VideoInfo(height=0, width=0, num_frames=len(video))  # sampling asks for no size
+    indices = sample_frame_indices(info, fps, num_frames, stride)
+    return None, ((index, video[index]) for index in indices)
+
+
+def _windows(
+    frames: Iterable[tuple[int, Frame]], length: int
+) -> Iterator[tuple[list[tuple[int, Frame]], bool]]:
+    """Groups of `length` frames (the last may be shorter), and whether a group is the last one."""
+    window: list[tuple[int, Frame]] = []
+    for frame in frames:
+        if len(window) == length:
+            yield window, False
+            window = []
+        window.append(frame)
+    if not window:
+        raise ValueError("the video has no frames")
+    yield window, True
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    TASK,
+    pipeline_class=ReferringVideoSegmentationPipeline,
+    pt_model=ProxyFormerForReferringSegmentation,
+    default={"model": (str(DEFAULT_CHECKPOINT), None)},
+    type="multimodal",
+)
