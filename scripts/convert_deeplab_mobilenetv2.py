@@ -1,9 +1,10 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
 """DeepLabV3-MobileNetV2 (VOC, batch norms folded) -> timm `mobilenetv2_100` and its ASPP head.
 
-The source is an .npz with the convolutions `w{i}`, `b{i}` in graph order and the graph itself as JSON
-(`graph`). Its first 52 convolutions are MobileNetV2 up to the 320-channel stride-16 map, in the order of
-timm's modules; the last five are the ASPP head. The network reads RGB in [-1, 1] (mean 0.5, std 0.5).
+The source is an .npz with the convolutions `w{i}`, `b{i}` in graph order and the graph itself as
+JSON (`graph`). All but its last four convolutions are MobileNetV2 up to the 320-channel stride-16
+map, in the order of timm's modules; those four are the ASPP head. The network reads RGB in [-1, 1]
+(mean 0.5, std 0.5).
 """
 
 from pathlib import Path
@@ -47,7 +48,7 @@ def backbone_state_dict(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def head_state_dict(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """`{aspp,pooling,projection,classifier}.{weight,bias}` as 1x1 convolutions (see HEAD_CONVOLUTIONS)."""
+    """`{aspp,pooling,projection,classifier}.{weight,bias}` (HEAD_CONVOLUTIONS)."""
     state = {}
     for name, i in HEAD_CONVOLUTIONS.items():
         state[f"{name}.weight"] = torch.from_numpy(arrays[f"w{i}"])

@@ -63,7 +63,7 @@ def segment(model, processor, frames: np.ndarray, expressions: list[str], size: 
 def video_scores(
     model, processor, videos: list[LabelledVideo], size: int, ids: list[int], stride: int, clip: int
 ) -> dict[str, dict[str, float]]:
-    """J per video of the expressions `ids` and blind, on every `stride`-th frame, in clips of `clip`."""
+    """J of the expressions `ids` and blind per video, on every `stride`-th frame."""
     scores = {}
     for video in tqdm(videos, desc="videos", leave=False):
         texts = [video.expressions[i] for i in ids] + [BLIND]
@@ -155,7 +155,7 @@ def quick_scores(model, processor, data_dir: Path) -> dict[str, float]:
 
 
 def draw_sheet(records: list[dict], path: Path, count: int = 6) -> None:
-    """Worst, median and best expressions of the images, a row each: prediction red, truth outlined."""
+    """A row each of the worst, median and best masks (red; green: the true outline)."""
     records = sorted(records, key=lambda record: record["iou"])
     middle = max(0, (len(records) - count) // 2)
     rows = [records[:count], records[middle : middle + count], records[-count:]]

@@ -1,5 +1,5 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""Train a ProxyFormer by a recipe: python scripts/train.py --recipe scripts/recipes/lite.yaml ..."""
+"""Train a ProxyFormer by a recipe (scripts/recipes/)."""
 
 from functools import partial
 from importlib.util import find_spec

@@ -1,5 +1,4 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-import gc
 import tracemalloc
 import weakref
 from fractions import Fraction
@@ -134,7 +133,11 @@ def test_frames_hidden_by_an_edit_list_are_neither_counted_nor_returned(tmp_path
         shift = int(Fraction(4, 10) / stream.time_base)  # the first four frames lie before time 0
         for packet in source.demux(stream):
             if packet.dts is not None:
-                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copied
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts - shift,
+                    packet.dts - shift,
+                    copied,
+                )
                 container.mux(packet)
     decoded, info, indices = read_video(cut)
     np.testing.assert_array_equal(decoded, frames[4:])
@@ -230,7 +233,6 @@ def test_iterating_holds_one_frame(tmp_path):
     for _, frame in iter_frames(path):
         references.append(weakref.ref(frame))
         del frame
-        gc.collect()
         most_alive = max(most_alive, sum(reference() is not None for reference in references))
     assert len(references) == 12
     assert most_alive <= 1

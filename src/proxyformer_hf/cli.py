@@ -96,7 +96,8 @@ def segment(
         pipe = _load_pipeline(model, device)
         options: dict[str, Any] = {"stride": stride, "threshold": threshold}
         if max_size is not None:
-            options["size"] = {**pipe.processor.video_processor.size, "longest_edge": max_size}
+            shortest_edge = pipe.processor.video_processor.size.shortest_edge or max_size
+            options["size"] = {"shortest_edge": shortest_edge, "longest_edge": max_size}
         windows = pipe.stream(video, expressions, **options)
         scores, counts = _write_frames(video, source.num_frames, windows, stride, writer, folders)
         _write_contact_sheet(output, sheet)
@@ -132,7 +133,8 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _load_pipeline(model: str | None, device: str | None) -> "ReferringVideoSegmentationPipeline":
-    from transformers.utils import logging
+    import huggingface_hub
+    import transformers
 
     from .modeling_proxyformer import ProxyFormerForReferringSegmentation
     from .pipeline_referring_video_segmentation import (
@@ -142,14 +144,17 @@ def _load_pipeline(model: str | None, device: str | None) -> "ReferringVideoSegm
     )
     from .processing_proxyformer import ProxyFormerProcessor
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    huggingface_hub.logging.set_verbosity_error()
     model = model or str(DEFAULT_CHECKPOINT)
-    is_hub_name = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model)
-    if not Path(model).is_dir() and not is_hub_name:
+    if not Path(model).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
         raise ValueError(f"there is no model folder {model}")
-    processor = ProxyFormerProcessor.from_pretrained(model)
-    network = ProxyFormerForReferringSegmentation.from_pretrained(model)
+    try:
+        network = ProxyFormerForReferringSegmentation.from_pretrained(model)
+        processor = ProxyFormerProcessor.from_pretrained(model)
+    except OSError as error:
+        raise ValueError(f"the model {model} cannot be loaded: {error}") from error
     try:
         return ReferringVideoSegmentationPipeline(
             network, processor=processor, task=TASK, device=device

@@ -243,10 +243,12 @@ def _trajectory_losses(
     return losses, index
 
 
-def _positive_queries(proxy_queries: Tensor, index: Tensor, frame_mask: Tensor) -> Tensor:
+def _positive_queries(proxy_queries: Tensor, index: Tensor, frame_mask: Tensor | None) -> Tensor:
     """The matched proxy averaged over the real frames: (batch, hidden_size)."""
-    rows = torch.arange(len(index), device=index.device)
-    return _masked_mean(proxy_queries[rows, :, index], frame_mask[..., None], dim=1)
+    queries = proxy_queries[torch.arange(len(index), device=index.device), :, index]
+    if frame_mask is None:
+        return queries.mean(dim=1)
+    return _masked_mean(queries, frame_mask.bool()[..., None], dim=1)
 
 
 def _joint_semantic_consistency(
@@ -354,12 +356,10 @@ def proxyformer_loss(
     """
     final = predictions[-1]
     _check_sizes(final, targets)
-    if frame_mask is None:
-        frame_mask = torch.ones_like(targets.annotated)
     with torch.autocast(final.masks.device.type, enabled=False):
         losses, index = _trajectory_losses(final, targets, config)
         if joint_embedding is not None and _coefficient(config, "jsc"):
-            queries = _positive_queries(proxy_queries.float(), index, frame_mask.bool())
+            queries = _positive_queries(proxy_queries.float(), index, frame_mask)
             losses["jsc"] = _joint_semantic_consistency(
                 queries, joint_embedding.float(), logit_scale.float(), targets.visible.any(dim=1)
             )

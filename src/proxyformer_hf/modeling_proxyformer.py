@@ -31,9 +31,9 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from . import modeling_video_swin
 from .configuration_proxyformer import ProxyFormerConfig
 from .loss_proxyformer import ReferringPrediction, prepare_targets, proxyformer_loss
-from .modeling_video_swin import video_swin_from_original
 
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
 
@@ -711,7 +711,8 @@ class ProxyFormerVideoEncoder(nn.Module):
         if self.backbone.main_input_name == "pixel_values_videos":
             maps = [features.flatten(0, 1) for features in self.backbone(pixels).feature_maps]
         else:
-            maps = self.backbone(pixels.flatten(0, 1)).feature_maps
+            frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            maps = self.backbone(frames).feature_maps
         maps = [maps[level] for level in self.levels]
         if self.neck is not None:
             maps[0] = self.neck(maps[0])
@@ -1225,7 +1226,8 @@ def load_vision_backbone(
     if vision in ("swin3d_t", "swin3d_s", "swin3d_b"):
         from torchvision.models import get_model_weights
 
-        return video_swin_from_original(get_model_weights(vision).DEFAULT.get_state_dict())
+        weights = get_model_weights(vision).DEFAULT.get_state_dict()
+        return modeling_video_swin.video_swin_from_original(weights)
     if not Path(vision).exists() and "/" not in vision:
         return load_timm_backbone(vision, encoded_stride)
     config = AutoConfig.from_pretrained(vision)

@@ -8,7 +8,6 @@ The arithmetic is that of the official code and of torchvision's `swin3d_{t,s,b}
 
 import itertools
 import math
-import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -438,7 +437,7 @@ def convert_video_swin_state_dict(
 
 def infer_video_swin_config(weights: dict[str, torch.Tensor], **kwargs) -> VideoSwinConfig:
     """The configuration of converted weights, read from their shapes; `kwargs` add to it."""
-    layers = {match[1:3] for key in weights if (match := re.match(_LAYER_KEY, key))}
+    layers = {match.groups() for key in weights if (match := re.match(_LAYER_KEY, key))}
     depths = Counter(int(stage) for stage, _ in layers)
     tables = [
         f"stages.{stage}.layers.0.attention.relative_position_bias_table"
@@ -506,7 +505,7 @@ def read_original_video_swin(source: str | Path) -> dict[str, torch.Tensor]:
         )
     try:
         checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # reading arbitrary bytes as a pickle raises almost anything
         raise ValueError(f"{source} is not a PyTorch checkpoint of plain tensors.") from error
     return checkpoint.get("state_dict", checkpoint)
 

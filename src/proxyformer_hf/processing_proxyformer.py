@@ -126,18 +126,19 @@ def _flat_expressions(text: Any, num_videos: int | None) -> list[str]:
     (`None`: no videos)."""
     if isinstance(text, str):
         text = [text] * (num_videos or 1)
-    if not text:
-        raise ValueError("text is an empty list: give at least one expression")
-    if all(isinstance(item, str) for item in text):
+    kinds = {type(item) for item in text} if isinstance(text, list | tuple) else {type(text)}
+    if kinds - {str} and kinds - {list, tuple}:
+        raise ValueError("text is a string, a list of strings or a list of lists of strings")
+    if str in kinds:
         if num_videos not in (None, 1, len(text)):
             raise ValueError(
                 f"{len(text)} expressions for {num_videos} videos: give one each, or a list of "
                 "expressions per video"
             )
         return [_clean_expression(expression) for expression in text]
-    if not all(isinstance(item, list | tuple) for item in text):
-        raise ValueError("text is a string, a list of strings or a list of lists of strings")
     counts = [len(expressions) for expressions in text]
+    if sum(counts) == 0:
+        raise ValueError("text is an empty list: give at least one expression")
     if num_videos not in (None, len(text)) or len(set(counts)) > 1:
         raise ValueError(
             f"{num_videos} videos with lists of {counts} expressions: give one list per video, "

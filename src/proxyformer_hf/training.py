@@ -103,7 +103,7 @@ class WeightAverage:
 
 
 def save_checkpoint(folder: Path, model, processor, average: WeightAverage, state: dict) -> None:
-    """Averaged model, processor and training state; an older checkpoint stays until this one is whole."""
+    """Averaged model, processor and training state; the last one stays until this one is whole."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -145,7 +145,7 @@ def training_loader(
     num_workers: int,
     shards: int,
 ) -> DataLoader:
-    """Batches `done` to `max_steps` of every process; the order never depends on where a run resumed."""
+    """Batches `done` to `max_steps` of every process, the same wherever a run was resumed."""
     clips = TrainingClips(
         load_images(data_dir),
         load_videos(data_dir),
@@ -177,7 +177,7 @@ def train(
     evaluate: Callable[[], dict[str, float]],
     evaluate_every: int,
 ) -> None:
-    """Train for `max_steps` and leave `output_dir/last`, the averaged model, with `log.jsonl` beside.
+    """Train for `max_steps` and leave `last` (the averaged model) and `log.jsonl` in `output_dir`.
 
     `evaluate` is called without arguments every `evaluate_every` steps while the model holds the
     averaged weights; what it returns goes to the log.

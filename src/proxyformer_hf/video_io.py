@@ -101,7 +101,7 @@ def sample_frame_indices(
             )
         # Rationals: in floating point k * (30 / 10) may fall just above a frame's index.
         step = max(_rational(info.fps) / _rational(fps), Fraction(1))
-        return [math.ceil(k * step) for k in range(math.ceil(total / step))]
+        return [math.ceil(k * step) for k in range(math.floor((total - 1) / step) + 1)]
     if num_frames is not None:
         if num_frames > total:
             raise ValueError(

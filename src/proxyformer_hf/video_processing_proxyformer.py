@@ -73,13 +73,18 @@ def _is_frame(item: Any) -> bool:
 def _stack_frames(frames: Sequence[Image.Image | np.ndarray | torch.Tensor]) -> torch.Tensor:
     """A list of frames as one tensor; PIL images of any mode become RGB."""
     arrays = []
-    for frame in frames:
+    for index, frame in enumerate(frames):
+        if not _is_frame(frame):
+            raise ValueError(
+                f"frame {index} is a {type(frame).__name__} but the frames before it are images: "
+                "a list holds either the frames of one video or whole videos"
+            )
         if isinstance(frame, Image.Image):
             frame = np.array(frame.convert("RGB"))
         arrays.append(torch.as_tensor(frame))
         if arrays[-1].shape != arrays[0].shape:
             raise ValueError(
-                f"frame {len(arrays) - 1} has the shape {tuple(arrays[-1].shape)} but frame 0 has "
+                f"frame {index} has the shape {tuple(arrays[-1].shape)} but frame 0 has "
                 f"{tuple(arrays[0].shape)}: frames of one video need one size"
             )
     return torch.stack(arrays)

@@ -1,9 +1,11 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""Training clips: real videos, and images set in motion, each with several expressions and their masks.
+"""Training clips: real videos, and images set in motion, each with several expressions and masks.
 
-A sample is {"frames": uint8 (num_frames, 3, height, width), "expressions": E strings, "masks": uint8
-(E, num_frames, height, width)}; the mask of an expression whose object is not shown is empty. Sample i
-depends on (seed, i) alone, and all samples of a step have one size.
+A sample is a dict of
+    frames: uint8 (num_frames, 3, height, width)
+    expressions: E strings
+    masks: uint8 (E, num_frames, height, width), empty where an expression's object is not shown
+Sample i depends on (seed, i) alone, and all samples of a step have one size.
 """
 
 from collections import Counter
@@ -11,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .augment import MIN_VISIBLE, Camera, crop_video, cut_out, jitter_colors, paste
 from .expressions import (
     CONFUSABLE,
     Seen,
@@ -43,124 +45,7 @@ class ClipRecipe:
 
 
 NEVER_TARGETS = ("dining table",)  # outlined as whole scenes, with everything that lies on them
-MIN_VISIBLE = 0.4  # of an object's area: less is no target
 MAX_SHIFT = 0.2  # of the frame: an object moved further may have lost its written position
-
-
-class Camera:
-    """A smooth path of affine views of an image: target = matrix @ source + offset, in pixels."""
-
-    def __init__(
-        self, matrices: np.ndarray, offsets: np.ndarray, size: tuple[int, int], flip: bool
-    ):
-        self.matrices, self.offsets, self.size, self.flip = matrices, offsets, size, flip
-
-    @classmethod
-    def random(
-        cls,
-        rng: np.random.Generator,
-        source: tuple[int, int],
-        size: tuple[int, int],
-        num_frames: int,
-        still: bool,
-    ) -> "Camera":
-        """View `source` (height, width) at `size`: zoom 1-1.6 of a fit, pan, roll, shake, mirror."""
-        (source_height, source_width), (height, width) = source, size
-        fit = np.sqrt(height / source_height * width / source_width)
-        zoom = fit * np.exp(rng.uniform(0, np.log(1.6)))
-        stretch = np.exp(rng.uniform(-0.08, 0.08))
-        flip = bool(rng.random() < 0.5)
-        # The view's centre stays where little of the frame lies outside the image.
-        slack = np.maximum(1 - np.array([width / source_width, height / source_height]) / zoom, 0)
-        center = (0.5 + rng.uniform(-0.5, 0.5, 2) * slack) * (source_width, source_height)
-
-        motion = 0.0 if still else 1.0
-        time = np.linspace(-0.5, 0.5, num_frames) * motion
-        shake = rng.normal(size=(4, num_frames)) * motion
-        roll = np.radians(rng.uniform(-5, 5) + rng.uniform(-5, 5) * time + 0.4 * shake[0])
-        scales = zoom * np.exp(rng.uniform(-0.15, 0.15) * time + 0.008 * shake[1])
-        drift = rng.uniform(-0.12, 0.12, 2)[:, None] * time + 0.004 * shake[2:]
-        matrices = np.empty((num_frames, 2, 2))
-        for k in range(num_frames):
-            c, s = np.cos(roll[k]), np.sin(roll[k])
-            mirror = np.diag([-stretch if flip else stretch, 1 / stretch])
-            matrices[k] = scales[k] * np.array([[c, -s], [s, c]]) @ mirror
-        targets = (0.5 + drift.T) * (width, height)
-        offsets = targets - np.einsum("kij,j->ki", matrices, center)
-        return cls(matrices, offsets, size, flip)
-
-    def frames(self, pixels: np.ndarray) -> np.ndarray:
-        """The views of uint8 (height, width, 3) pixels, bilinear; black outside. (T, h, w, 3)."""
-        image = Image.fromarray(pixels)
-        shrink = min(1.0, float(np.sqrt(np.abs(np.linalg.det(self.matrices)).max())))
-        if shrink < 0.85:  # resize is anti-aliased, transform is not
-            small = (round(image.width * shrink), round(image.height * shrink))
-            scale = np.array(small) / image.size
-            image = image.resize(small, Image.Resampling.BILINEAR)
-        else:
-            scale = np.ones(2)
-        height, width = self.size
-        views = []
-        for matrix, offset in zip(self.matrices, self.offsets, strict=True):
-            inverse = np.diag(scale) @ np.linalg.inv(matrix)
-            shift = -inverse @ offset
-            coefficients = (*inverse[0], shift[0], *inverse[1], shift[1])
-            views.append(
-                image.transform(
-                    (width, height),
-                    Image.Transform.AFFINE,
-                    coefficients,
-                    resample=Image.Resampling.BILINEAR,
-                )
-            )
-        return np.stack(views)
-
-    def masks(self, polygons: list[np.ndarray]) -> np.ndarray:
-        """The views of polygons as bool (T, height, width)."""
-        height, width = self.size
-        masks = np.zeros((len(self.matrices), height, width), bool)
-        for k, (matrix, offset) in enumerate(zip(self.matrices, self.offsets, strict=True)):
-            moved = [polygon @ matrix.T + offset for polygon in polygons]
-            low = np.min([p.min(0) for p in moved], axis=0)
-            high = np.max([p.max(0) for p in moved], axis=0)
-            if (low < (width, height)).all() and (high > 0).all():
-                masks[k] = rasterize(moved, height, width)
-        return masks
-
-    def shift(self, polygons: list[np.ndarray], source: tuple[int, int]) -> float:
-        """How far the object's middle moved in the frame, as a fraction of it (largest of x, y, frames)."""
-        points = np.concatenate(polygons)
-        middle = (points.min(0) + points.max(0)) / 2
-        before = middle / (source[1], source[0])
-        if self.flip:
-            before[0] = 1 - before[0]
-        after = (self.matrices @ middle + self.offsets) / (self.size[1], self.size[0])
-        return float(np.abs(after - before).max())
-
-
-def jitter_colors(frames: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and white balance of a clip, slightly different in each frame.
-
-    Mild enough that colour words stay true. uint8 (T, h, w, 3) -> uint8 (T, 3, h, w).
-    """
-    count = len(frames)
-
-    def around(low: float, high: float) -> np.ndarray:
-        return rng.uniform(low, high) + rng.normal(size=count) * (high - low) * 0.03
-
-    saturation, contrast, brightness = around(0.7, 1.3), around(0.75, 1.25), around(-22, 22)
-    balance = rng.uniform(0.94, 1.06, 3)
-    jittered = []
-    for k, frame in enumerate(frames):
-        matrix = saturation[k] * np.eye(3) + (1 - saturation[k]) / 3
-        matrix = contrast[k] * balance[:, None] * matrix
-        offset = balance * (
-            110 * (1 - contrast[k]) + brightness[k]
-        )  # contrast turns about level 110
-        image = Image.fromarray(frame)
-        image = image.convert("RGB", tuple(np.column_stack([matrix, offset]).ravel()))
-        jittered.append(np.asarray(image).transpose(2, 0, 1))
-    return torch.from_numpy(np.stack(jittered))
 
 
 def instance_colors(image: LabelledImage, instance: Instance) -> dict[str, float]:
@@ -228,8 +113,22 @@ class ImageScene:
         return phrase(found[rng.integers(len(found))], seen, rng)
 
 
+def with_confusable(shown: set[str] | frozenset[str]) -> set[str]:
+    """The categories and those easily taken for one of them."""
+    return set(shown).union(*(group for group in CONFUSABLE if group & shown))
+
+
+def is_whole(image: LabelledImage, instance: Instance) -> bool:
+    """Whether an instance can be cut out: of one piece, large, and not cut by the image's border."""
+    if len(instance.polygons) > 1 or not 0.03 < instance.area < 0.6:
+        return False
+    low, high = instance.polygons[0].min(0), instance.polygons[0].max(0)
+    inside = (low > 2).all() and (high < (image.width - 2, image.height - 2)).all()
+    return bool(inside) and instance.category not in NEVER_TARGETS
+
+
 class AbsentThings:
-    """Expressions of things that a picture does not show, as frequent as such things are elsewhere."""
+    """Expressions of things that a picture does not show, but that others do."""
 
     def __init__(self, images: list[LabelledImage]):
         counts = Counter(c for image in images for c in {i.category for i in image.instances})
@@ -241,8 +140,8 @@ class AbsentThings:
                 self.written[instance.category] += instance.written
 
     def expression(self, shown: set[str] | frozenset[str], rng: np.random.Generator) -> str:
-        """An expression of a category that is neither in `shown` nor easily taken for one of these."""
-        doubtful = set(shown).union(*(group for group in CONFUSABLE if group & set(shown)))
+        """An expression of a category neither in `shown` nor easily taken for one of these."""
+        doubtful = with_confusable(shown)
         weights = np.array(
             [0 if c in doubtful else w for c, w in zip(self.categories, self.weights, strict=True)]
         )
@@ -256,7 +155,7 @@ class AbsentThings:
 
 
 class TrainingClips(Dataset):
-    """Deterministic training samples for `num_steps` batches of `batch_size` clips (module docstring)."""
+    """Training samples (see the module) for `num_steps` batches of `batch_size` clips."""
 
     def __init__(
         self,
@@ -274,6 +173,7 @@ class TrainingClips(Dataset):
         portrait = [image for image in usable if image.height > image.width]
         landscape = [image for image in usable if image.height <= image.width]
         self.portrait_share = len(portrait) / max(len(usable), 1)
+        self.cut_outs = [(i, x) for i in images for x in i.instances if is_whole(i, x)]
         self.images = {True: portrait, False: landscape}
         self.weights = {key: self._weights(group) for key, group in self.images.items()}
 
@@ -325,7 +225,7 @@ class TrainingClips(Dataset):
         empty = np.zeros_like(scene.masks[0])
         shown = {instance.category for instance in image.instances}
         texts, masks = [text for text, _ in chosen], [scene.masks[t] for _, t in chosen]
-        while len(texts) < count:  # another wording of the same objects
+        while len(texts) < min(count, 2):  # another wording of the same object
             text, target = chosen[rng.integers(len(chosen))]
             other = scene.expression(target, rng, recipe.written_share)
             texts.append(other or text)
@@ -341,7 +241,7 @@ class TrainingClips(Dataset):
         }
 
     def _order(self, scene: ImageScene, rng: np.random.Generator) -> list[int]:
-        """Targets in the order in which to describe them: two look-alikes, then other categories."""
+        """Targets in the order in which to describe them: look-alikes, then other categories."""
         targets = scene.targets()
         rng.shuffle(targets)
         groups: dict[str, list[int]] = {}
@@ -354,26 +254,49 @@ class TrainingClips(Dataset):
         return pairs + rest if rng.random() < 0.5 else pairs[:2] + rest + pairs[2:]
 
     def _video_sample(self, rng: np.random.Generator):
-        """Two wordings of a video's object and one expression of something it does not show."""
+        """Wordings of a video's object, of an object pasted into it at times, and of an absent one."""
         recipe = self.recipe
         video = self.videos[rng.integers(len(self.videos))]
         indices = self._frame_indices(video, rng)
         frames, masks = crop_video(video, indices, tuple(recipe.video_size), rng)
+        entries, shown = [], video.shown
+        if rng.random() < recipe.composed_share:
+            image, instance = self._foreign(video, rng)
+            height = round(frames.shape[1] * rng.uniform(0.3, 0.65))
+            composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
+            if composed is not None:
+                frames, masks, pasted = composed
+                entries.append((self._name(image, instance, pasted, rng), pasted))
+                shown = shown | {instance.category}
         ids = [2, 3, 4, 4]
         ids += [i for i in (0, 1) if indices[0] < 8 or not is_positional(video.expressions[i])]
-        present = [video.expressions[i] for i in rng.permutation(np.array(ids))]
-        texts = list(dict.fromkeys(present))[: recipe.num_expressions - 1]
-        texts = [vary_article(text, rng) for text in texts]
-        texts.append(self._absent_from(video, rng))
+        wordings = [video.expressions[i] for i in rng.permutation(np.array(ids))]
+        wordings = list(dict.fromkeys(wordings))[: recipe.num_expressions - 1 - len(entries)]
+        entries += [(vary_article(text, rng), masks) for text in wordings]
+        entries.append((self._absent_from(shown, rng), np.zeros_like(masks)))
+        texts, all_masks = [text for text, _ in entries], np.stack([mask for _, mask in entries])
         if rng.random() < 0.5:
-            frames, masks = frames[:, :, ::-1], masks[:, :, ::-1]
+            frames, all_masks = frames[:, :, ::-1], all_masks[..., ::-1]
             texts = [swap_left_right(text) for text in texts]
-        all_masks = [masks] * (len(texts) - 1) + [np.zeros_like(masks)]
         return {
             "frames": jitter_colors(frames, rng),
             "expressions": texts,
-            "masks": torch.from_numpy(np.stack(all_masks).astype(np.uint8)),
+            "masks": torch.from_numpy(all_masks.astype(np.uint8)),
         }
+
+    def _foreign(self, video: LabelledVideo, rng: np.random.Generator):
+        """An instance that can be cut out whole, unlike anything that the video shows."""
+        doubtful = with_confusable(video.shown)
+        fitting = [pair for pair in self.cut_outs if pair[1].category not in doubtful]
+        return fitting[rng.integers(len(fitting))]
+
+    @staticmethod
+    def _name(image, instance, masks: np.ndarray, rng: np.random.Generator) -> str:
+        """A template expression of the only object of its kind, true in all frames."""
+        colors = instance_colors(image, instance)
+        views = [Seen.from_mask(instance.category, mask, colors) for mask in masks]
+        found = sorted(set.intersection(*(facts([seen], 0) for seen in views)))
+        return phrase(found[rng.integers(len(found))], views[0], rng)
 
     def _frame_indices(self, video: LabelledVideo, rng: np.random.Generator) -> list[int]:
         count = self.recipe.num_frames
@@ -381,13 +304,13 @@ class TrainingClips(Dataset):
         start = int(rng.integers(len(video) - stride * (count - 1)))
         return [start + k * stride for k in range(count)]
 
-    def _absent_from(self, video: LabelledVideo, rng: np.random.Generator) -> str:
-        """An expression of another video whose object is not shown here, or of an absent category."""
-        others = [other for other in self.videos if not other.targets & video.shown]
+    def _absent_from(self, shown: frozenset[str], rng: np.random.Generator) -> str:
+        """An expression of another video's object that is not shown, or of an absent category."""
+        others = [other for other in self.videos if not other.targets & shown]
         if others and rng.random() < 0.5:
             other = others[rng.integers(len(others))]
             return vary_article(other.expressions[int(rng.integers(5))], rng)
-        return self.absent.expression(video.shown, rng)
+        return self.absent.expression(shown, rng)
 
 
 def vary_article(text: str, rng: np.random.Generator) -> str:
@@ -398,40 +321,8 @@ def vary_article(text: str, rng: np.random.Generator) -> str:
     return text
 
 
-def crop_video(
-    video: LabelledVideo, indices: list[int], size: tuple[int, int], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Frames uint8 (T, h, w, 3) and masks bool (T, h, w) of one random crop that keeps the object."""
-    height, width = size
-    read = [video.frame(index) for index in indices]
-    source_height, source_width = read[0][1].shape
-    zoom = np.exp(rng.uniform(0, np.log(1.6)))
-    aspect = width / height * np.exp(rng.uniform(-0.1, 0.1))
-    crop_height = min(source_height, source_width / aspect) / zoom
-    crop = np.array([crop_height * aspect, crop_height])
-    limit = np.array([source_width, source_height]) - crop
-    low, high = np.zeros(2), limit
-    shown = np.logical_or.reduce([mask for _, mask in read])
-    if shown.any():
-        xs, ys = np.flatnonzero(shown.any(0)), np.flatnonzero(shown.any(1))
-        first, last = np.array([xs[0], ys[0]]), np.array([xs[-1] + 1, ys[-1] + 1])
-        # Hold the object's box where it fits, else a crop inside of the box.
-        edges = np.sort(np.stack([last - crop, first.astype(float)]), axis=0)
-        low, high = np.clip(edges[0], 0, limit), np.clip(edges[1], 0, limit)
-    corner = rng.uniform(low, np.maximum(high, low))
-    box = (*corner, *(corner + crop))
-    frames, masks = [], []
-    for pixels, mask in read:
-        image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box)
-        soft = Image.fromarray(mask.astype(np.uint8) * 255)
-        soft = soft.resize((width, height), Image.Resampling.BILINEAR, box)
-        frames.append(np.asarray(image))
-        masks.append(np.asarray(soft) > 127)
-    return np.stack(frames), np.stack(masks)
-
-
 def collate(samples: list[dict], processor) -> dict[str, Tensor]:
-    """The model's inputs of a batch: B clips of one size, B * E texts and `mask_labels` (B * E, T, H, W)."""
+    """The model's inputs for B clips of one size: B * E texts, `mask_labels` (B * E, T, H, W)."""
     batch = processor(
         videos=[sample["frames"] for sample in samples],
         text=[sample["expressions"] for sample in samples],

@@ -1,7 +1,8 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""Referring expressions made from labelled objects, each true of exactly one object of the picture.
+"""Referring expressions made from labelled objects, each true of one object of the picture alone.
 
-`facts` lists what singles an object out, by rules with a margin; `phrase` words a fact in one of many ways.
+`facts` lists what singles an object out, by rules with a margin; `phrase` words a fact in one of
+many ways.
 """
 
 import re
@@ -18,15 +19,10 @@ SYNONYMS = {
     "boat": ("boat", "vessel"),
     "traffic light": ("traffic light", "stoplight"),
     "fire hydrant": ("fire hydrant", "hydrant"),
-    "bench": ("bench", "seat"),
     "cat": ("cat", "kitty"),
-    "dog": ("dog",),
-    "sheep": ("sheep",),
-    "cow": ("cow", "cattle"),
     "backpack": ("backpack", "rucksack"),
     "handbag": ("handbag", "bag", "purse"),
     "tie": ("tie", "necktie"),
-    "suitcase": ("suitcase", "luggage"),
     "sports ball": ("ball", "sports ball"),
     "baseball glove": ("baseball glove", "glove", "mitt"),
     "baseball bat": ("baseball bat", "bat"),
@@ -114,9 +110,12 @@ class Seen:
 
 
 def swap_left_right(text: str) -> str:
-    """The expression for the mirrored picture: whole words left / right (leftmost, left-hand) swap."""
+    """The expression for the mirrored picture: left and right swap, as whole words."""
     return re.sub(
-        r"\b(left|right)(?=most\b|er\b|\b)", lambda match: OPPOSITE[match.group()], text, flags=re.I
+        r"\b(left|right)(?=most\b|\b)(?! behind)",
+        lambda match: OPPOSITE[match.group()],
+        text,
+        flags=re.I,
     )
 
 
@@ -130,7 +129,7 @@ def is_positional(text: str) -> bool:
 
 
 def color_fractions(pixels: np.ndarray) -> dict[str, float]:
-    """Share of each basic colour word among RGB pixels uint8 (n, 3); doubtful pixels have no word."""
+    """Share of each colour word among RGB pixels uint8 (n, 3); doubtful pixels have no word."""
     rgb = pixels.astype(np.float32) / 255
     value, least = rgb.max(1), rgb.min(1)
     chroma = value - least
@@ -159,7 +158,7 @@ def color_fractions(pixels: np.ndarray) -> dict[str, float]:
 
 
 def dominant_color(seen: Seen) -> str | None:
-    """The colour word that is clearly true of the object as a whole (of a person: of the clothes)."""
+    """The colour word that is clearly true of the whole object (of a person: of the clothes)."""
     color = max(seen.colors, key=seen.colors.get, default=None)
     if color is None or seen.colors[color] < COLOR_SHARE:
         return None
@@ -176,7 +175,7 @@ def gap(a: Seen, b: Seen) -> float:
 def facts(scene: list[Seen], index: int) -> set[tuple[str, ...]]:
     """What singles out `scene[index]` among all objects seen in one frame.
 
-    `scene` must hold every visible object; objects of its category are its look-alikes. An empty set
+    `scene` must hold every visible object; those of its category are its look-alikes. An empty set
     means that no rule tells it apart.
     """
     me = scene[index]
@@ -306,7 +305,8 @@ def _near_level(a: Seen, b: Seen, axis: int) -> bool:
     return not _before(a, b, axis) and not _before(b, a, axis)
 
 
-# fact (or its kind alone) -> wordings; {n} is the object's noun, {0} {1} the fact's words, {a} the anchor's noun
+# fact (or its kind alone) -> wordings; {n} is the object's noun, {0} and {1} are the fact's words and
+# {a} is the noun of the other object.
 WORDINGS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("only",): ("{n}",),
     ("side", "left"): ("{n} on the left", "left {n}", "{n} on the left side", "{n} to the left"),
@@ -367,13 +367,16 @@ def phrase(fact: tuple[str, ...], seen: Seen, rng: np.random.Generator) -> str:
         and rng.random() < 0.3
     ):
         name = f"{color} {name}"
-    wordings = WORDINGS.get(fact[:2]) or WORDINGS[fact[:1]]
-    text = str(rng.choice(wordings)).format(*fact[1:], n=name, a=noun(fact[-1], rng))
+    wording = str(rng.choice(WORDINGS.get(fact[:2]) or WORDINGS[fact[:1]]))
+    if name == "someone" and not wording.startswith("{n}"):
+        name = "person"  # not 'the left someone'
+    anchor = noun(fact[-1], rng).replace("someone", "person")
+    text = wording.format(*fact[1:], n=name, a=anchor)
     return with_article(text, fact[0] == "only", seen.category in PLURAL_NAMES, rng)
 
 
 def with_article(text: str, unique: bool, plural: bool, rng: np.random.Generator) -> str:
-    """'the ...' mostly; bare at times; 'a ...' only for an object that is the only one of its kind."""
+    """'the ...' mostly, bare at times; 'a ...' only when there is no other of its kind."""
     if text == "someone" or text.startswith("someone "):
         return text
     choice = rng.random()

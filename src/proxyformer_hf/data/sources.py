@@ -1,13 +1,15 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
 """The labelled images and videos of a data folder, read lazily, and the fixed development split.
 
-Expected under the data folder: `coco_small/{images,instances.json,expressions.json}` (COCO polygons;
-expressions are {image_id, annotation_id, expression}) and `davis16_train_240p/{JPEGImages,Annotations,
-meta_expressions.json}` (Ref-YouTube-VOS form).
+Expected under the data folder:
+    coco_small/ images, instances.json (COCO polygons), expressions.json (a list of {image_id,
+        annotation_id, expression})
+    davis16_train_240p/ JPEGImages, Annotations, meta_expressions.json (in Ref-YouTube-VOS form)
 """
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,8 +35,8 @@ DEV_IMAGES = frozenset(DEV_IMAGES_WRITTEN + DEV_IMAGES_TEMPLATE)
 MIN_TARGET_AREA = 0.008  # of the image: smaller objects are look-alikes, never targets
 DUPLICATE_IOU = 0.6
 
-# name -> (what the target consists of, bystanders), in COCO's words where it has one, so that a negative
-# expression is certainly false of the video.
+# name -> (what the target consists of, bystanders), in COCO's words where it has one, so that a
+# negative expression is certainly false of the video.
 VIDEO_CONTENT = {
     "bear": (("bear",), ()),
     "bmx-bumps": (("person", "bicycle"), ()),
@@ -78,9 +80,7 @@ class Instance:
     polygons: list[np.ndarray]
     area: float  # fraction of the image
     written: list[str] = field(default_factory=list)
-    colors: dict[str, float] | None = (
-        None  # filled by expressions.color_fractions when first needed
-    )
+    colors: dict[str, float] | None = None  # by word; filled in when first needed
 
 
 def rasterize(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -93,11 +93,13 @@ def rasterize(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray
 
 
 class LabelledImage:
-    """An image with its instances, duplicates removed; pixels uint8 (height, width, 3) read once."""
+    """An image and its instances; pixels are uint8 (height, width, 3), read once."""
 
-    def __init__(self, path: Path, image_id: int, height: int, width: int, instances):
+    def __init__(
+        self, path: Path, image_id: int, height: int, width: int, instances: list[Instance]
+    ):
         self.path, self.image_id, self.height, self.width = path, image_id, height, width
-        self.instances: list[Instance] = instances
+        self.instances = instances
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -137,8 +139,8 @@ class LabelledVideo:
         return self._cache[index]
 
 
-def load_videos(data_dir: str | Path, names=None) -> list[LabelledVideo]:
-    """The videos of `data_dir/davis16_train_240p`: those named, or all that are not for development."""
+def load_videos(data_dir: str | Path, names: Sequence[str] | None = None) -> list[LabelledVideo]:
+    """The DAVIS videos of a data folder: those named, or all that are not for development."""
     root = Path(data_dir) / "davis16_train_240p"
     videos = json.loads((root / "meta_expressions.json").read_text())["videos"]
     if names is None:

@@ -1,0 +1,223 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import BertConfig, BertModel, pipeline
+from typer.testing import CliRunner
+
+from proxyformer_hf import ProxyFormerForReferringSegmentation
+from proxyformer_hf.cli import app
+from proxyformer_hf.masks import load_mask
+from proxyformer_hf.pipeline_referring_video_segmentation import ReferringVideoSegmentationPipeline
+from proxyformer_hf.video_io import VideoWriter, probe_video, read_video
+from tests.tiny_model import save_tiny_checkpoint
+
+NUM_FRAMES, HEIGHT, WIDTH, FPS = 7, 48, 80, 12.5
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_checkpoint(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "noise.mp4"
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, fps=FPS, height=HEIGHT, width=WIDTH) as writer:
+        for _ in range(NUM_FRAMES):
+            coarse = rng.integers(0, 256, (6, 10, 3), dtype=np.uint8)
+            writer.write(np.kron(coarse, np.ones((8, 8, 1), np.uint8)))
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def load_pipeline(checkpoint: str) -> ReferringVideoSegmentationPipeline:
+    return pipeline("referring-video-segmentation", model=checkpoint, device="cpu")
+
+
+def load_masks(folder: Path) -> np.ndarray:
+    files = sorted(folder.iterdir())
+    assert [file.name for file in files] == [f"{index:05d}.png" for index in range(NUM_FRAMES)]
+    return np.stack([load_mask(file) for file in files])
+
+
+def test_segment_writes_overlay_sheet_and_table(checkpoint, video, tmp_path):
+    output = tmp_path / "new" / "out.mp4"
+    result = run("segment", video, "a dog", "a cat", "-o", output, "--model", checkpoint)
+    assert result.exit_code == 0, result.output
+    info = probe_video(output)
+    assert (info.height, info.width, info.num_frames, info.fps) == (HEIGHT, WIDTH, NUM_FRAMES, FPS)
+    drawn, original = read_video(output)[0].astype(int), read_video(video)[0].astype(int)
+    assert np.abs(drawn - original).mean() > 5
+    with Image.open(output.with_suffix(".png")) as sheet:
+        assert sheet.width > 4 * 300
+    header, dog, cat, wrote = result.stdout.splitlines()
+    assert header.split() == ["expression", "score", "frames", "with", "a", "mask"]
+    assert dog.startswith("a dog") and cat.startswith("a cat")
+    assert dog.endswith(f" of {NUM_FRAMES}")
+    assert str(output) in wrote
+
+
+def test_segment_writes_the_pipelines_masks(checkpoint, video, tmp_path):
+    arguments = (video, "A dog!", "a dog?", "--model", checkpoint, "-o", tmp_path / "out.mp4")
+    assert run("segment", *arguments, "--masks", tmp_path / "masks").exit_code == 0
+    folders = sorted((tmp_path / "masks").iterdir())
+    assert [folder.name for folder in folders] == ["0_a_dog", "1_a_dog"]
+    pipe = load_pipeline(checkpoint)
+    for folder, text in zip(folders, ["A dog!", "a dog?"], strict=True):
+        np.testing.assert_array_equal(load_masks(folder), pipe(video, text)["masks"])
+
+
+def test_stride_keeps_the_last_mask(checkpoint, video, tmp_path):
+    arguments = (video, "a dog", "--model", checkpoint, "-o", tmp_path / "out.mp4")
+    assert run("segment", *arguments, "--masks", tmp_path, "--stride", 3).exit_code == 0
+    expected = load_pipeline(checkpoint)(video, "a dog", stride=3)["masks"]
+    np.testing.assert_array_equal(load_masks(tmp_path / "0_a_dog"), expected[[0, 0, 0, 1, 1, 1, 2]])
+    assert probe_video(tmp_path / "out.mp4").num_frames == NUM_FRAMES
+
+
+def test_threshold_one_finds_nothing(checkpoint, video, tmp_path):
+    arguments = (video, "a dog", "--model", checkpoint, "-o", tmp_path / "out.mp4")
+    result = run("segment", *arguments, "--threshold", 1)
+    assert f" 0 of {NUM_FRAMES}" in result.stdout
+
+
+def test_folder_of_frames(checkpoint, video, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index, frame in enumerate(read_video(video)[0]):
+        Image.fromarray(frame).save(folder / f"{index:05d}.png")
+    output = tmp_path / "out.mp4"
+    result = run("segment", folder, "a dog", "-o", output, "--model", checkpoint)
+    assert result.exit_code == 0, result.output
+    info = probe_video(output)
+    assert (info.num_frames, info.fps) == (NUM_FRAMES, 24)
+
+
+def test_output_is_named_after_the_video(checkpoint, video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("segment", video, "a dog", "--model", checkpoint).exit_code == 0
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "noise_segmented.mp4",
+        "noise_segmented.png",
+    }
+
+
+def test_max_size_bounds_what_the_model_sees(checkpoint, video, tmp_path, monkeypatch):
+    shapes, forward = [], ProxyFormerForReferringSegmentation.forward
+
+    def spy(self, pixel_values_videos, **kwargs):
+        shapes.append(tuple(pixel_values_videos.shape))
+        return forward(self, pixel_values_videos, **kwargs)
+
+    monkeypatch.setattr(ProxyFormerForReferringSegmentation, "forward", spy)
+    arguments = (video, "a dog", "--model", checkpoint, "-o", tmp_path / "out.mp4")
+    assert run("segment", *arguments, "--max-size", 40).exit_code == 0
+    assert shapes == [(1, NUM_FRAMES, 3, 24, 40)]
+
+
+def make_corrupt_video(folder: Path) -> Path:
+    path = folder / "corrupt.mp4"
+    path.write_bytes(b"no video" * 100)
+    return path
+
+
+def make_foreign_checkpoint(folder: Path) -> Path:
+    config = BertConfig(
+        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    BertModel(config).save_pretrained(folder / "foreign")
+    return folder / "foreign"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"video": lambda folder: folder / "missing.mp4"}, "missing.mp4"),
+        ({"video": make_corrupt_video}, "corrupt.mp4"),
+        ({"video": lambda folder: folder}, "no frames"),
+        ({"text": lambda folder: "  "}, "blank"),
+        ({"output": lambda folder: folder / "file" / "out.mp4"}, "file"),
+        ({"output": lambda folder: folder / "out.txt"}, "out.txt"),
+        ({"model": lambda folder: folder / "nowhere"}, "nowhere"),
+        ({"model": lambda folder: folder}, "cannot be loaded"),
+        ({"model": make_foreign_checkpoint}, "bert"),
+        ({"device": lambda folder: "abacus"}, "abacus"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_code_2(checkpoint, video, tmp_path, changed, message):
+    (tmp_path / "file").write_text("in the way of a folder")
+    arguments = {"video": video, "text": "a dog", "output": tmp_path / "out.mp4"}
+    arguments |= {"model": checkpoint, "device": "cpu"}
+    arguments |= {name: make(tmp_path) for name, make in changed.items()}
+    result = run(
+        "segment", arguments["video"], arguments["text"], "--output", arguments["output"],
+        "--model", arguments["model"], "--device", arguments["device"],
+    )  # fmt: skip
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("proxyformer: ") and message in line
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_unwritable_output_is_found_before_the_model_is_loaded(video, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(ProxyFormerForReferringSegmentation, "from_pretrained", fail)
+    (tmp_path / "out.mp4").mkdir()
+    result = run("segment", video, "a dog", "-o", tmp_path / "out.mp4")
+    assert result.exit_code == 2 and "out.mp4" in result.stderr
+
+
+def test_failed_run_leaves_the_finished_video_alone(checkpoint, video, tmp_path):
+    output = tmp_path / "out.mp4"
+    output.write_bytes(b"finished")
+    assert run("segment", video, " ", "-o", output, "--model", checkpoint).exit_code == 2
+    assert output.read_bytes() == b"finished"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_info_counts_parameters_and_names_differences(checkpoint):
+    result = run("info", checkpoint)
+    assert result.exit_code == 0, result.output
+    rows = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    rows = {name: value.strip() for name, value in rows.items()}
+    total = ProxyFormerForReferringSegmentation.from_pretrained(checkpoint).num_parameters()
+    assert rows["parameters, all"] == f"{total / 1e6:.2f} M"
+    size = sum(file.stat().st_size for file in Path(checkpoint).iterdir())
+    assert rows["size on disk"] == f"{size / 1e6:.1f} MB"
+    assert rows["vision backbone"] == "video_swin"
+    assert rows["num_queries"] == "3 (paper: 5)"
+    assert "interaction" not in rows
+
+
+def test_info_of_no_model_ends_with_code_2(tmp_path):
+    result = run("info", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert result.stderr == f"proxyformer: there is no model folder {tmp_path / 'nowhere'}\n"
+
+
+def test_version_is_that_of_the_package():
+    assert run("--version").stdout == f"proxyformer-hf {version('proxyformer-hf')}\n"
+
+
+def test_help_imports_no_model():
+    code = (
+        "import sys; from proxyformer_hf.cli import app\n"
+        "try: app(['segment', '--help'])\n"
+        "except SystemExit: print('proxyformer_hf.modeling_proxyformer' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,258 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from proxyformer_hf.pipeline_referring_video_segmentation import (
+    DEFAULT_CHECKPOINT,
+    TASK,
+    ReferringVideoSegmentationPipeline,
+)
+from proxyformer_hf.video_io import VideoWriter, read_video
+from tests.tiny_model import save_tiny_checkpoint
+
+NUM_FRAMES, HEIGHT, WIDTH, FPS = 7, 48, 80, 12.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_checkpoint(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def pipe(checkpoint) -> ReferringVideoSegmentationPipeline:
+    return pipeline(TASK, model=checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "noise.mp4"
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, fps=FPS, height=HEIGHT, width=WIDTH) as writer:
+        for _ in range(NUM_FRAMES):
+            coarse = rng.integers(0, 256, (6, 10, 3), dtype=np.uint8)
+            writer.write(np.kron(coarse, np.ones((8, 8, 1), np.uint8)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def frames(video) -> np.ndarray:
+    return read_video(video)[0]
+
+
+def assert_same_result(result: dict, expected: dict) -> None:
+    np.testing.assert_array_equal(result["masks"], expected["masks"])
+    np.testing.assert_allclose(result["boxes"], expected["boxes"], rtol=1e-4, atol=1e-3)
+    assert result["score"] == pytest.approx(expected["score"], rel=1e-4)
+    assert result["label"] == expected["label"]
+    assert result["frame_indices"] == expected["frame_indices"]
+
+
+def test_result_is_the_models_answer_window_by_window(pipe, video, frames):
+    result = pipe(video, "a dog", window=3)
+    answers = []
+    for start in (0, 3, 6):
+        inputs = pipe.processor(videos=frames[start : start + 3], text="a dog", return_tensors="pt")
+        with torch.no_grad():
+            outputs = pipe.model(**inputs)
+        answers += pipe.processor.post_process_referring_segmentation(outputs, [(HEIGHT, WIDTH)])
+    masks = np.concatenate([answer["masks"] for answer in answers])
+    assert masks.any() and not masks.all()
+    np.testing.assert_array_equal(result["masks"], masks)
+    np.testing.assert_allclose(
+        result["boxes"], np.concatenate([answer["boxes"] for answer in answers]), rtol=1e-5
+    )
+    first, second, third = (answer["score"] for answer in answers)
+    assert result["score"] == pytest.approx((3 * first + 3 * second + third) / 7)
+
+
+def test_result_has_the_documented_form(pipe, video):
+    result = pipe(video, "a dog")
+    assert list(result) == ["label", "score", "masks", "boxes", "fps", "frame_indices"]
+    assert result["label"] == "a dog" and 0 <= result["score"] <= 1 and result["fps"] == FPS
+    assert result["masks"].shape == (NUM_FRAMES, HEIGHT, WIDTH) and result["masks"].dtype == bool
+    assert result["boxes"].shape == (NUM_FRAMES, 4)
+    assert (result["boxes"] >= 0).all() and (result["boxes"] <= [WIDTH, HEIGHT] * 2).all()
+    assert result["frame_indices"] == list(range(NUM_FRAMES))
+
+
+def test_several_expressions_give_the_results_of_each(pipe, video):
+    results = pipe(video, ["a dog", "the red car on the left"], window=4)
+    assert isinstance(results, list)
+    for result, text in zip(results, ["a dog", "the red car on the left"], strict=True):
+        assert_same_result(result, pipe(video, text, window=4))
+
+
+def test_several_expressions_encode_the_video_once(pipe, video, monkeypatch):
+    encoder, calls = pipe.model.model.video_encoder, []
+    forward = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda *args: calls.append(0) or forward(*args))
+    pipe(video, ["a dog", "a cat", "a car"])
+    assert len(calls) == 1
+
+
+def test_list_with_one_expression_gives_a_list(pipe, video):
+    (result,) = pipe(video, ["a dog"])
+    assert_same_result(result, pipe(video, "a dog"))
+
+
+@pytest.mark.parametrize("form", ["str", "folder", "pil", "list", "numpy", "channels_first"])
+def test_every_form_of_video_gives_the_same_masks(pipe, video, frames, form, tmp_path):
+    if form == "folder":
+        for index, frame in enumerate(frames):
+            Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    forms = {
+        "str": str(video),
+        "folder": tmp_path,
+        "pil": [Image.fromarray(frame) for frame in frames],
+        "list": list(frames),
+        "numpy": frames,
+        "channels_first": torch.from_numpy(frames).permute(0, 3, 1, 2),
+    }
+    result = pipe(forms[form], "a dog", window=4)
+    assert_same_result(result, pipe(video, "a dog", window=4))
+    assert result["fps"] == (FPS if form == "str" else None)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "indices"),
+    [({"stride": 3}, [0, 3, 6]), ({"num_frames": 2}, [0, 3]), ({"fps": 4}, [0, 3, 6])],
+)
+def test_frames_are_sampled(pipe, video, frames, sampling, indices):
+    result = pipe(video, "a dog", **sampling)
+    assert result["frame_indices"] == indices
+    np.testing.assert_array_equal(result["masks"], pipe(frames[indices], "a dog")["masks"])
+    if "fps" not in sampling:  # frames alone have no rate
+        assert_same_result(pipe(list(frames), "a dog", **sampling), result)
+
+
+def test_parameters_of_the_constructor_hold_for_calls(checkpoint, video):
+    strided = pipeline(TASK, model=checkpoint, device="cpu", stride=3)
+    assert strided(video, "a dog")["frame_indices"] == [0, 3, 6]
+    assert strided(video, "a dog", stride=5)["frame_indices"] == [0, 5]
+
+
+def test_threshold_bounds_the_masks(pipe, video):
+    assert pipe(video, "a dog", threshold=0.0)["masks"].all()
+    assert not pipe(video, "a dog", threshold=1.0)["masks"].any()
+
+
+def test_size_changes_what_the_model_sees(pipe, video, monkeypatch):
+    shapes, forward = [], pipe.model.forward
+
+    def spy(pixel_values_videos, **kwargs):
+        shapes.append(tuple(pixel_values_videos.shape))
+        return forward(pixel_values_videos, **kwargs)
+
+    monkeypatch.setattr(pipe.model, "forward", spy)
+    result = pipe(video, "a dog", size={"height": 64, "width": 96})
+    assert shapes == [(1, NUM_FRAMES, 3, 64, 96)]
+    assert result["masks"].shape == (NUM_FRAMES, HEIGHT, WIDTH)
+
+
+def test_list_of_requests(pipe, video, frames):
+    requests = [{"video": video, "text": "a dog"}, {"video": frames[:2], "text": ["a cat", "b"]}]
+    dog, cat_and_b = pipe(requests)
+    assert_same_result(dog, pipe(video, "a dog"))
+    assert_same_result(cat_and_b[0], pipe(frames[:2], "a cat"))
+    assert pipe([]) == []
+
+
+def test_generator_of_requests_is_consumed_one_by_one(pipe, video):
+    taken = []
+
+    def requests():
+        for text in ("a dog", "a cat", "a car"):
+            taken.append(text)
+            yield {"video": video, "text": text}
+
+    results = iter(pipe(requests()))
+    assert next(results)["label"] == "a dog"
+    assert "a car" not in taken
+    assert [result["label"] for result in results] == ["a cat", "a car"]
+
+
+class CountedFrames(Sequence):
+    """Frames that are counted as they are read."""
+
+    def __init__(self, frames: np.ndarray):
+        self.frames, self.num_read = frames, 0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        self.num_read += 1
+        return self.frames[index]
+
+
+def test_stream_reads_no_further_than_its_window(pipe, frames):
+    video = CountedFrames(frames)
+    stream = pipe.stream(video, "a dog", window=2)
+    assert video.num_read == 0
+    assert next(stream)["frame_indices"] == [0, 1]
+    assert video.num_read == 3  # one more, to know that this window is not the last
+
+
+def test_stream_joined_is_the_calls_result(pipe, video):
+    parts = list(pipe.stream(video, ["a dog", "a cat"], window=3))
+    assert [len(part[0]["masks"]) for part in parts] == [3, 3, 1]
+    for row, expected in enumerate(pipe(video, ["a dog", "a cat"], window=3)):
+        masks = np.concatenate([part[row]["masks"] for part in parts])
+        np.testing.assert_array_equal(masks, expected["masks"])
+        assert sum((part[row]["frame_indices"] for part in parts), []) == expected["frame_indices"]
+
+
+def test_saved_pipeline_loads_again(pipe, video, tmp_path):
+    pipe.save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert "custom_pipelines" not in config
+    loaded = pipeline(TASK, model=str(tmp_path / "saved"), device="cpu")
+    assert_same_result(loaded(video, "a dog"), pipe(video, "a dog"))
+
+
+def test_half_precision_model_takes_its_own_pixels(checkpoint, video):
+    result = pipeline(TASK, model=checkpoint, device="cpu", dtype=torch.bfloat16)(video, "a dog")
+    assert result["masks"].shape == (NUM_FRAMES, HEIGHT, WIDTH)
+
+
+def test_default_model_is_a_folder_of_the_package(checkpoint, monkeypatch):
+    default = PIPELINE_REGISTRY.supported_tasks[TASK]["default"]
+    assert default["model"] == (str(DEFAULT_CHECKPOINT), None)
+    monkeypatch.setitem(default, "model", (checkpoint, None))
+    assert isinstance(pipeline(TASK, device="cpu"), ReferringVideoSegmentationPipeline)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("VIDEO",), {}, "an expression is missing"),
+        (("VIDEO", " \t"), {}, "blank"),
+        (("VIDEO", []), {}, "no expression"),
+        (("VIDEO", "a dog"), {"window": 0}, "window must be at least 1 frame"),
+        (("VIDEO", "a dog"), {"batch_size": 2}, "batch_size must be 1"),
+        (("VIDEO", "a dog"), {"stride": 2, "num_frames": 3}, "one of fps, num_frames and stride"),
+        (("missing.mp4", "a dog"), {}, "missing.mp4"),
+        (([], "a dog"), {}, "no frames"),
+        ((np.zeros((0, 8, 8, 3), np.uint8), "a dog"), {}, "no frames"),
+        ((np.zeros((2, 8, 8, 4), np.uint8), "a dog"), {}, "channels"),
+    ],
+)
+def test_bad_input_is_refused(pipe, video, arguments, options, message):
+    arguments = [video if isinstance(item, str) and item == "VIDEO" else item for item in arguments]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        pipe(*arguments, **options)
+
+
+def test_unknown_parameter_is_refused(pipe, video):
+    with pytest.raises(TypeError, match="unknown pipeline parameter: frames"):
+        pipe(video, "a dog", frames=3)
