@@ -128,8 +128,8 @@ class ProxyFormerConfig(PreTrainedConfig):
         if self.interaction in ("direct", "conditional"):
             if not self.proxy_to_video:
                 raise ValueError(
-                    f"`proxy_to_video=False` has no meaning with `interaction='{self.interaction}'`: "
-                    "no proxy takes part in it."
+                    "`proxy_to_video=False` has no meaning with `interaction="
+                    f"'{self.interaction}'`: no proxy takes part in it."
                 )
             if self.text_to_video:
                 raise ValueError(

@@ -36,6 +36,7 @@ from .configuration_proxyformer import ProxyFormerConfig
 from .loss_proxyformer import ReferringPrediction, prepare_targets, proxyformer_loss
 
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
+MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature
 
 
 @dataclass
@@ -159,7 +160,7 @@ def sine_position(length: int, extent: Tensor | int, channels: int, like: Tensor
 
 
 def masked_mean(hidden: Tensor, valid: Tensor | None, dim: int) -> Tensor:
-    """Mean of `hidden` (..., C) over `dim` where `valid` (the shape of `hidden` without C) holds."""
+    """Mean of `hidden` (..., C) over `dim` where `valid` (...) holds."""
     if valid is None:
         return hidden.mean(dim)
     weight = valid.unsqueeze(-1).to(hidden.dtype)
@@ -401,7 +402,7 @@ class ProxyFormerFeedForward(nn.Module):
 
 
 def norm_before(config: ProxyFormerConfig) -> nn.Module:
-    """The norm that pre-norm layers need on what they read; post-norm layers hand on normed states."""
+    """The norm of what a pre-norm layer reads; post-norm layers hand on normed states."""
     return nn.LayerNorm(config.hidden_size) if config.pre_norm else nn.Identity()
 
 
@@ -668,6 +669,8 @@ class ProxyFormerVideoEncoder(nn.Module):
         super().__init__()
         self.backbone = AutoBackbone.from_config(config.vision_config)
         self.levels = backbone_levels(self.backbone, config.encoded_stride)
+        timm_network = getattr(self.backbone, "_backbone", None)
+        self.channels_last = getattr(timm_network, "output_fmt", "NCHW") == "NHWC"
         channels = [self.backbone.channels[level] for level in self.levels]
         self.neck = None
         if config.vision_neck_size:
@@ -713,6 +716,8 @@ class ProxyFormerVideoEncoder(nn.Module):
         else:
             frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             maps = self.backbone(frames).feature_maps
+            if self.channels_last:
+                maps = [features.permute(0, 3, 1, 2) for features in maps]
         maps = [maps[level] for level in self.levels]
         if self.neck is not None:
             maps[0] = self.neck(maps[0])
@@ -997,9 +1002,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             )
         encoder_outputs = self.encoder(video, words, tokens, attention_mask, **kwargs)
         video = encoder_outputs.last_hidden_state
-        pooled_video = masked_mean(
-            video.flatten(1, 2), tokens.over_clip(*video.shape[1:3]), dim=1
-        )
+        pooled_video = masked_mean(video.flatten(1, 2), tokens.over_clip(*video.shape[1:3]), dim=1)
         video = video.transpose(2, 3).reshape(encoded_map.shape)
         mask_features = self.mask_decoder(video, video_features.lateral_maps, extents)
 
@@ -1057,6 +1060,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         self.kernel_head = ProxyFormerPerceptron(config, config.mask_feature_size, num_layers=2)
         self.class_head = nn.Linear(config.hidden_size, 1)
         self.box_head = ProxyFormerPerceptron(config, 4, num_layers=3)
+        self.joint_projection = None
         if config.jsc_semantics != "none":
             num_semantics = 2 if config.jsc_semantics == "both" else 1
             self.joint_projection = nn.Linear(
@@ -1157,8 +1161,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
                 prepare_targets(mask_labels, outputs.frame_mask, outputs.pixel_mask),
                 self.config,
                 proxy_queries=outputs.proxy_queries,
-                joint_embedding=self.embed_semantics(outputs),
-                logit_scale=getattr(self, "logit_scale", None),
+                **self.embed_semantics(outputs),
                 selected_masks=referred_masks if self.config.soft_selection else None,
                 grounding_logits=outputs.grounding_logits,
                 frame_mask=outputs.frame_mask,
@@ -1206,15 +1209,19 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         """Class probability (R, N) of each trajectory, averaged over its real frames."""
         return masked_mean(logits.sigmoid(), frame_mask, dim=1)
 
-    def embed_semantics(self, outputs: ProxyFormerModelOutput) -> Tensor | None:
-        """Joint video-text semantics e (R, C) of JSC (eq. 7), or of one of the two (table V)."""
+    def embed_semantics(self, outputs: ProxyFormerModelOutput) -> dict[str, Tensor]:
+        """JSC's joint video-text semantics e (R, C) (eq. 7; table V) and its temperature."""
+        if self.joint_projection is None:
+            return {}
         semantics = {
-            "none": [],
-            "video": [outputs.pooled_video],
-            "text": [outputs.pooled_text],
-            "both": [outputs.pooled_video, outputs.pooled_text],
+            "video": (outputs.pooled_video,),
+            "text": (outputs.pooled_text,),
+            "both": (outputs.pooled_video, outputs.pooled_text),
         }[self.config.jsc_semantics]
-        return self.joint_projection(torch.cat(semantics, dim=-1)) if semantics else None
+        return {
+            "joint_embedding": self.joint_projection(torch.cat(semantics, dim=-1)),
+            "logit_scale": self.logit_scale.clamp(max=MAX_LOGIT_SCALE),
+        }
 
 
 def load_vision_backbone(
@@ -1235,7 +1242,7 @@ def load_vision_backbone(
 
 
 def load_timm_backbone(name: str, encoded_stride: int) -> PreTrainedModel:
-    """Pretrained timm network with frozen batch norm, giving its maps from stride 4 to the encoded."""
+    """Pretrained timm network with frozen batch norm: its maps at strides 4 to the encoded one."""
     import timm  # slow to import, and only this branch needs it
 
     if not timm.is_model(name):

@@ -44,6 +44,11 @@ class ClipRecipe:
     composed_share: float = 0.3  # of video clips into which an object of an image is pasted
 
 
+ABSENT_FACTS = (
+    *[("only",)] * 4,
+    *[("side", "left"), ("side", "right"), ("middle",)],
+    *[("color", color) for color in ("black", "white", "red")],
+)
 NEVER_TARGETS = ("dining table",)  # outlined as whole scenes, with everything that lies on them
 MAX_SHIFT = 0.2  # of the frame: an object moved further may have lost its written position
 
@@ -119,7 +124,7 @@ def with_confusable(shown: set[str] | frozenset[str]) -> set[str]:
 
 
 def is_whole(image: LabelledImage, instance: Instance) -> bool:
-    """Whether an instance can be cut out: of one piece, large, and not cut by the image's border."""
+    """Whether an instance can be cut out: one large piece that no border of the image cuts."""
     if len(instance.polygons) > 1 or not 0.03 < instance.area < 0.6:
         return False
     low, high = instance.polygons[0].min(0), instance.polygons[0].max(0)
@@ -148,9 +153,7 @@ class AbsentThings:
         category = self.categories[rng.choice(len(weights), p=weights / weights.sum())]
         if self.written[category] and rng.random() < 0.5:
             return str(rng.choice(self.written[category]))
-        sides = (("only",), ("only",), ("side", "left"), ("side", "right"), ("middle",))
-        colors = [("color", color) for color in ("black", "white", "red", "blue", "brown")]
-        fact = (*sides, colors[rng.integers(len(colors))])[rng.integers(len(sides) + 1)]
+        fact = ABSENT_FACTS[rng.integers(len(ABSENT_FACTS))]
         return phrase(fact, Seen(category, (0, 0, 1, 1), (0.5, 0.5), 1.0, {}), rng)
 
 
@@ -254,7 +257,7 @@ class TrainingClips(Dataset):
         return pairs + rest if rng.random() < 0.5 else pairs[:2] + rest + pairs[2:]
 
     def _video_sample(self, rng: np.random.Generator):
-        """Wordings of a video's object, of an object pasted into it at times, and of an absent one."""
+        """Wordings of a video's object, at times of a pasted object, and of one that is absent."""
         recipe = self.recipe
         video = self.videos[rng.integers(len(self.videos))]
         indices = self._frame_indices(video, rng)
