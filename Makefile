@@ -17,7 +17,7 @@ demo: setup
 
 test: setup
 	PYTHON=$(BIN)/python scripts/fetch_transformers_tests.sh
-	$(BIN)/pytest $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -181,6 +181,13 @@ def test_unwritable_output_is_found_before_the_model_is_loaded(video, tmp_path, 
     assert result.exit_code == 2 and "out.mp4" in result.stderr
 
 
+def test_output_must_not_be_the_video(video):
+    before = video.read_bytes()
+    result = run("segment", video, "a dog", "-o", video)
+    assert result.exit_code == 2 and "would replace the video" in result.stderr
+    assert video.read_bytes() == before
+
+
 def test_failed_run_leaves_the_finished_video_alone(checkpoint, video, tmp_path):
     output = tmp_path / "out.mp4"
     output.write_bytes(b"finished")

@@ -4,6 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from huggingface_hub.errors import (
+    StrictDataclassClassValidationError,
+    StrictDataclassFieldValidationError,
+)
 from torch import nn
 from torchvision.models.video import swin3d_b, swin3d_s, swin3d_t
 from torchvision.models.video.swin_transformer import PatchEmbed3d
@@ -97,8 +101,9 @@ def test_small_and_base_stages_equal_torchvision(build, preset):
     original = perturb(build()).eval()
     model = video_swin_from_original(original.state_dict()).eval()
     expected = VideoSwinConfig.from_preset(preset)
-    for field in ("embed_dim", "depths", "num_heads", "window_size"):
-        assert list(getattr(model.config, field)) == list(getattr(expected, field))
+    assert model.config.embed_dim == expected.embed_dim
+    for field in ("depths", "num_heads", "window_size"):
+        assert tuple(getattr(model.config, field)) == getattr(expected, field)
     assert_equals_torchvision(original, model, (1, 9, 61, 75))
 
 
@@ -213,7 +218,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(use_reentrant):
 @torch.no_grad()
 def test_compiled_without_graph_breaks_equals_eager():
     model, videos = small_backbone(), torch.randn(1, 3, 3, 28, 24)
-    compiled = torch.compile(model, fullgraph=True)
+    # This backend traces and functionalises as the default does, without its minutes of C++.
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for ours, theirs in zip(compiled(videos).feature_maps, model(videos).feature_maps, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
@@ -277,11 +283,10 @@ def test_a_wrong_video_shape_is_named(shape):
     ],
 )
 def test_an_invalid_field_is_named(fields):
-    with pytest.raises(Exception, match=next(iter(fields))) as error:
+    # transformers wraps what a validator raises in the first of these, a wrong type in the second.
+    wrapped = (StrictDataclassClassValidationError, StrictDataclassFieldValidationError)
+    with pytest.raises((ValueError, *wrapped), match=next(iter(fields))):
         VideoSwinConfig(**fields)
-    assert "ValueError" in {cls.__name__ for cls in type(error.value).__mro__} or isinstance(
-        error.value.__cause__, (TypeError, ValueError)
-    )
 
 
 def test_an_unknown_preset_is_named():

@@ -1,5 +1,5 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""A data folder in the layout of data/sources.py: coloured boxes in noise, read as dogs and cats."""
+"""A data folder of data/sources.py in small: coloured boxes, read as dogs and cats."""
 
 import json
 from pathlib import Path

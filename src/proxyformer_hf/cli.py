@@ -27,101 +27,6 @@ FOLDER_FPS = 24.0  # a folder of frames has no rate of its own
 SHEET_FRAMES = 12
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"proxyformer-hf {version('proxyformer-hf')}")
-        raise typer.Exit()
-
-
-@app.callback()
-def main(
-    show_version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def segment(
-    video: Annotated[
-        Path, typer.Argument(metavar="VIDEO", help="A video file or a folder of frames.")
-    ],
-    expressions: Annotated[
-        list[str], typer.Argument(metavar="EXPRESSION", help='What to find: "a black swan".')
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Overlay video. Default: VIDEO_segmented.mp4 here."),
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(help="Folder for PNG masks, too: a folder per expression, a file per frame."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model folder or Hub name. Default: the packaged checkpoint."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps ... Default: an accelerator if there is one.")
-    ] = None,
-    stride: Annotated[
-        int, typer.Option(min=1, help="Segment every N-th frame; those between keep its masks.")
-    ] = 1,
-    max_size: Annotated[
-        int | None, typer.Option(min=32, help="Longest side in pixels of what the model is given.")
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Probability above which a pixel is in the mask.")
-    ] = 0.5,
-) -> None:
-    """Segment what each expression describes and draw it over the video.
-
-    The overlay video has the source's size and frame rate; a contact sheet lies beside it.
-    """
-    from .video_io import VideoWriter, check_writable, probe_video
-
-    with _one_line_errors():
-        source = probe_video(video)
-        output = output or Path(f"{video.resolve().stem}_segmented.mp4")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        fps = source.fps or FOLDER_FPS
-        writer = VideoWriter(output, fps=fps, height=source.height, width=source.width)
-        sheet = output.with_suffix(".png")
-        check_writable(sheet)
-        folders = _make_mask_folders(masks, expressions)
-        pipe = _load_pipeline(model, device)
-        options: dict[str, Any] = {"stride": stride, "threshold": threshold}
-        if max_size is not None:
-            shortest_edge = pipe.processor.video_processor.size.shortest_edge or max_size
-            options["size"] = {"shortest_edge": shortest_edge, "longest_edge": max_size}
-        windows = pipe.stream(video, expressions, **options)
-        scores, counts = _write_frames(video, source.num_frames, windows, stride, writer, folders)
-        _write_contact_sheet(output, sheet)
-    width = max(map(len, ("expression", *expressions)))
-    typer.echo(f"{'expression':{width}}  score  frames with a mask")
-    for expression, score, count in zip(expressions, scores, counts, strict=True):
-        typer.echo(f"{expression:{width}}  {score:5.2f}  {count} of {source.num_frames}")
-    typer.echo(f"wrote {', '.join(map(str, (output, sheet, *folders)))}")
-
-
-@app.command()
-def info(
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Model folder or Hub name. Default: the packaged checkpoint."),
-    ] = None,
-) -> None:
-    """Show a model's backbones, size and differences from the paper's configuration."""
-    with _one_line_errors():
-        pipe = _load_pipeline(model, "cpu")
-    for name, value in _describe(pipe.model):
-        typer.echo(f"{name:34}  {value}")
-
-
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Bad input ends the command with one line on stderr and exit code 2."""
@@ -252,3 +157,100 @@ def _describe(model: "ProxyFormerForReferringSegmentation") -> Iterator[tuple[st
         ours, theirs = getattr(config, field), getattr(paper, field)
         if ours != theirs and field not in config.sub_configs:
             yield field, f"{ours} (paper: {theirs})"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"proxyformer-hf {version('proxyformer-hf')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def segment(
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="A video file or a folder of frames.")
+    ],
+    expressions: Annotated[
+        list[str], typer.Argument(metavar="EXPRESSION", help='What to find: "a black swan".')
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Overlay video. Default: VIDEO_segmented.mp4 here."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder for PNG masks, too: a folder per expression, a file per frame."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model folder or Hub name. Default: the packaged checkpoint."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps ... Default: an accelerator if there is one.")
+    ] = None,
+    stride: Annotated[
+        int, typer.Option(min=1, help="Segment every N-th frame; those between keep its masks.")
+    ] = 1,
+    max_size: Annotated[
+        int | None, typer.Option(min=32, help="Longest side in pixels of what the model is given.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability above which a pixel is in the mask.")
+    ] = 0.5,
+) -> None:
+    """Segment what each expression describes and draw it over the video.
+
+    The overlay video has the source's size and frame rate; a contact sheet lies beside it.
+    """
+    from .video_io import VideoWriter, check_writable, probe_video
+
+    with _one_line_errors():
+        source = probe_video(video)
+        output = output or Path(f"{video.resolve().stem}_segmented.mp4")
+        if output.resolve() == video.resolve():
+            raise ValueError(f"the output would replace the video {video}: choose another --output")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        fps = source.fps or FOLDER_FPS
+        writer = VideoWriter(output, fps=fps, height=source.height, width=source.width)
+        sheet = output.with_suffix(".png")
+        check_writable(sheet)
+        folders = _make_mask_folders(masks, expressions)
+        pipe = _load_pipeline(model, device)
+        options: dict[str, Any] = {"stride": stride, "threshold": threshold}
+        if max_size is not None:
+            shortest_edge = pipe.processor.video_processor.size.shortest_edge or max_size
+            options["size"] = {"shortest_edge": shortest_edge, "longest_edge": max_size}
+        windows = pipe.stream(video, expressions, **options)
+        scores, counts = _write_frames(video, source.num_frames, windows, stride, writer, folders)
+        _write_contact_sheet(output, sheet)
+    width = max(map(len, ("expression", *expressions)))
+    typer.echo(f"{'expression':{width}}  score  frames with a mask")
+    for expression, score, count in zip(expressions, scores, counts, strict=True):
+        typer.echo(f"{expression:{width}}  {score:5.2f}  {count} of {source.num_frames}")
+    typer.echo(f"wrote {', '.join(map(str, (output, sheet, *folders)))}")
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Model folder or Hub name. Default: the packaged checkpoint."),
+    ] = None,
+) -> None:
+    """Show a model's backbones, size and differences from the paper's configuration."""
+    with _one_line_errors():
+        pipe = _load_pipeline(model, "cpu")
+    for name, value in _describe(pipe.model):
+        typer.echo(f"{name:34}  {value}")

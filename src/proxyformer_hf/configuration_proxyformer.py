@@ -107,6 +107,17 @@ class ProxyFormerConfig(PreTrainedConfig):
     grounding_loss_coefficient: float | int = 2.0
     initializer_range: float | int = 0.02
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """Refuses the configuration of another kind of model, which would give random weights."""
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"This is a checkpoint of model type '{model_type}', not '{cls.model_type}'; load "
+                "it with its own class or with AutoModel."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
     def validate_architecture(self):
         """Raises `ValueError` naming the field when a value or a combination is impossible."""
         super().validate_architecture()

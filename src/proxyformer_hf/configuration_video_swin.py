@@ -41,7 +41,7 @@ class VideoSwinConfig(BackboneConfigMixin, PreTrainedConfig):
             passed, the last stage when both are passed as `None`.
 
     Raises:
-        ValueError: naming the field that is wrong.
+        StrictDataclassError, or ValueError for the outputs and presets: names the field.
     """
 
     model_type = "video_swin"

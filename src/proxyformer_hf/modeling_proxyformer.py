@@ -640,7 +640,7 @@ class ProxyFormerEncoder(ProxyFormerPreTrainedModel):
         )
 
 
-class ProxyFormerChannelNorm(nn.LayerNorm):
+class ProxyFormerChannelLayerNorm(nn.LayerNorm):
     """Layer norm over the channels of (b, C, h, w): unlike group norm, blind to padding."""
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -678,7 +678,7 @@ class ProxyFormerVideoEncoder(nn.Module):
             channels[0] = config.vision_neck_size
         widths = [config.hidden_size] * (len(channels) - 1) + [config.mask_feature_size]
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(size, width, 1), ProxyFormerChannelNorm(width))
+            nn.Sequential(nn.Conv2d(size, width, 1), ProxyFormerChannelLayerNorm(width))
             for size, width in zip(channels, widths, strict=True)
         )
 
@@ -749,8 +749,10 @@ def backbone_levels(backbone: PreTrainedModel, encoded_stride: int) -> list[int]
     """Indices of the backbone's maps at the encoded stride and all finer ones down to 4."""
     if hasattr(backbone, "_backbone"):
         strides = backbone._backbone.feature_info.reduction()
-    else:
-        strides = [4, 8, 16, 32]
+    else:  # transformers counts the stem as stage 0; stage 1 is at the stride of the patches
+        patch_size = getattr(backbone.config, "patch_size", 4)
+        finest = patch_size if isinstance(patch_size, int) else patch_size[-1]
+        strides = [finest * 2 ** (index - 1) for index in backbone.out_indices if index > 0]
     last_at = {stride: level for level, stride in enumerate(strides)}
     wanted = [stride for stride in (32, 16, 8, 4) if stride <= encoded_stride]
     missing = [stride for stride in wanted if stride not in last_at]
@@ -842,7 +844,7 @@ class ProxyFormerMaskDecoder(nn.Module):
         self.fusions = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(width, next_width, 3, padding=1),
-                ProxyFormerChannelNorm(next_width),
+                ProxyFormerChannelLayerNorm(next_width),
                 nn.ReLU(),
             )
             for width, next_width in zip(widths, [*widths[1:], widths[-1]], strict=True)
@@ -943,7 +945,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             )
         return self.video_encoder(pixel_values_videos, frame_mask, pixel_mask)
 
-    def get_text_features(
+    def encode_text(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Words F_t (R, L, C) and their mean, the sentence (R, C)."""
@@ -992,7 +994,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             )
         )
 
-        words, sentence = self.get_text_features(input_ids, attention_mask)
+        words, sentence = self.encode_text(input_ids, attention_mask)
         video = encoded_map.flatten(3).transpose(2, 3)
         tokens = self.locate_tokens(encoded_map, extents)
         grounding_logits = None
@@ -1088,7 +1090,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         vision_backbone = load_vision_backbone(vision, config_fields.get("encoded_stride", 32))
         text_encoder = None
         if isinstance(text, str):
-            text_encoder = AutoModel.from_pretrained(text)
+            text_encoder = AutoModel.from_pretrained(text, dtype=torch.float32)
         config = ProxyFormerConfig(
             vision_config=vision if vision_backbone is None else vision_backbone.config,
             text_config=text if text_encoder is None else text_encoder.config,
@@ -1238,7 +1240,13 @@ def load_vision_backbone(
     if not Path(vision).exists() and "/" not in vision:
         return load_timm_backbone(vision, encoded_stride)
     config = AutoConfig.from_pretrained(vision)
-    return AutoBackbone._model_mapping[type(config)].from_pretrained(vision)
+    if type(config) not in AutoBackbone._model_mapping:
+        raise ValueError(
+            f"`vision='{vision}'` is a checkpoint of model type '{config.model_type}', which is no "
+            "vision backbone."
+        )
+    backbone = AutoBackbone._model_mapping[type(config)]
+    return backbone.from_pretrained(vision, dtype=torch.float32)
 
 
 def load_timm_backbone(name: str, encoded_stride: int) -> PreTrainedModel:

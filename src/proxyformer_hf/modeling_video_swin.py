@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -95,21 +95,26 @@ def window_reverse(windows: torch.Tensor, window: tuple[int, ...]) -> torch.Tens
     return windows.flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
 
-def window_kinds(
-    grid: tuple[int, ...], shift: tuple[int, ...]
-) -> Iterator[tuple[tuple[slice, ...], tuple[int, ...]]]:
-    """Groups the windows of a grid by the axes on which they hold the seam of a cyclic shift.
+def split_seams(windows: torch.Tensor, shift: tuple[int, ...]) -> list[torch.Tensor]:
+    """Splits a grid of windows into those with and without a seam of the cyclic shift, per axis.
 
-    A shift wraps the far edge of the map around to the last window of the axis. Yields the slices
-    of each group in the grid (B,T/t,H/h,W/w) and, per axis, 1 where its windows are those last.
+    A shift wraps one end of the map around to the other, so that the last windows of its axis hold
+    both. The parts of (B,T/t,H/h,W/w,...) come without seams first and with all of them last.
     """
-    axes = [
-        [(slice(0, count - 1), 0), (slice(count - 1, count), 1)] if step else [(slice(None), 0)]
-        for count, step in zip(grid, shift, strict=True)
-    ]
-    for choice in itertools.product(*axes):
-        slices, seams = zip(*choice, strict=True)
-        yield (slice(None), *slices), seams
+    parts = [windows]
+    for axis, step in enumerate(shift, start=1):
+        if step:
+            parts = [part for whole in parts for part in whole.tensor_split((-1,), dim=axis)]
+    return parts
+
+
+def join_seams(parts: list[torch.Tensor], shift: tuple[int, ...]) -> torch.Tensor:
+    """The inverse of [`split_seams`]."""
+    for axis, step in reversed(list(enumerate(shift, start=1))):
+        if step:
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [torch.cat(pair, dim=axis) for pair in pairs]
+    return parts[0]
 
 
 class VideoSwinWindowGeometry(nn.Module):
@@ -153,7 +158,6 @@ def eager_attention_forward(
     value: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float,
-    dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     logits = query @ key.transpose(-2, -1) * scaling + attention_mask
@@ -205,21 +209,18 @@ class VideoSwinAttention(nn.Module):
         frames, rows, columns = (slice(length) for length in window)
         seam_mask = seam_mask[..., frames, rows, columns, frames, rows, columns]
 
-        attended, weights = torch.empty_like(windows), None
-        for group, seams in window_kinds(windows.shape[1:4], shift):
-            seam = seam_mask[seams].reshape(num_tokens, num_tokens)
-            mask = torch.where(seam, bias + SEAM_PENALTY, bias)
-            outputs, group_weights = self.attend(windows[group], mask, **kwargs)
-            attended[group] = outputs
-            if group_weights is not None:
-                if weights is None:
-                    weights = group_weights.new_empty(*windows.shape[:4], *mask.shape)
-                weights[group] = group_weights
+        seams = itertools.product(*((0, 1) if step else (0,) for step in shift))
+        attended = []
+        for part, seam in zip(split_seams(windows, shift), seams, strict=True):
+            apart = seam_mask[seam].reshape(num_tokens, num_tokens)
+            mask = torch.where(apart, bias + SEAM_PENALTY, bias)
+            attended.append(self.attend(part, mask, **kwargs))
+        outputs, weights = zip(*attended, strict=True)
 
-        rolled = window_reverse(attended, window)
+        rolled = window_reverse(join_seams(outputs, shift), window)
         padded = torch.roll(rolled, shift, dims=(1, 2, 3))
         outputs = padded[:, : size[0], : size[1], : size[2]]
-        return outputs, None if weights is None else weights.flatten(1, 3)
+        return outputs, None if weights[0] is None else join_seams(weights, shift).flatten(1, 3)
 
     def attend(
         self, windows: torch.Tensor, mask: torch.Tensor, **kwargs: Unpack[TransformersKwargs]

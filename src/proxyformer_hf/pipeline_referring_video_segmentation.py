@@ -16,12 +16,40 @@ from transformers.utils import ModelOutput
 
 from .modeling_proxyformer import ProxyFormerForReferringSegmentation
 from .video_io import VideoInfo, iter_frames, probe_video, sample_frame_indices
+from .video_processing_proxyformer import Video
 
 TASK = "referring-video-segmentation"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "proxyformer-lite"
 
 Frame = np.ndarray | torch.Tensor | Image.Image
-Video = str | Path | Sequence[Frame] | np.ndarray | torch.Tensor
+
+
+def _open_video(
+    video: Video, fps: float | None, num_frames: int | None, stride: int | None
+) -> tuple[float | None, Iterable[tuple[int, Frame]]]:
+    """The source's frame rate, and its sampled frames with their indices, decoded one at a time."""
+    if isinstance(video, str | Path):
+        return probe_video(video).fps, iter_frames(
+            video, fps=fps, num_frames=num_frames, stride=stride
+        )
+    info = VideoInfo(height=0, width=0, num_frames=len(video))  # sampling asks for no size
+    indices = sample_frame_indices(info, fps, num_frames, stride)
+    return None, ((index, video[index]) for index in indices)
+
+
+def _windows(
+    frames: Iterable[tuple[int, Frame]], length: int
+) -> Iterator[tuple[list[tuple[int, Frame]], bool]]:
+    """Groups of `length` frames (the last may be shorter), and whether a group is the last one."""
+    window: list[tuple[int, Frame]] = []
+    for frame in frames:
+        if len(window) == length:
+            yield window, False
+            window = []
+        window.append(frame)
+    if not window:
+        raise ValueError("the video has no frames")
+    yield window, True
 
 
 class ReferringVideoSegmentationPipeline(ChunkPipeline):
@@ -181,34 +209,6 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
             for expression, tube in zip(expressions, zip(*parts, strict=True), strict=True)
         ]
         return results[0] if isinstance(text, str) else results
-
-
-def _open_video(
-    video: Video, fps: float | None, num_frames: int | None, stride: int | None
-) -> tuple[float | None, Iterable[tuple[int, Frame]]]:
-    """The source's frame rate, and its sampled frames with their indices, decoded one at a time."""
-    if isinstance(video, str | Path):
-        return probe_video(video).fps, iter_frames(
-            video, fps=fps, num_frames=num_frames, stride=stride
-        )
-    info = VideoInfo(height=0, width=0, num_frames=len(video))  # sampling asks for no size
-    indices = sample_frame_indices(info, fps, num_frames, stride)
-    return None, ((index, video[index]) for index in indices)
-
-
-def _windows(
-    frames: Iterable[tuple[int, Frame]], length: int
-) -> Iterator[tuple[list[tuple[int, Frame]], bool]]:
-    """Groups of `length` frames (the last may be shorter), and whether a group is the last one."""
-    window: list[tuple[int, Frame]] = []
-    for frame in frames:
-        if len(window) == length:
-            yield window, False
-            window = []
-        window.append(frame)
-    if not window:
-        raise ValueError("the video has no frames")
-    yield window, True
 
 
 PIPELINE_REGISTRY.register_pipeline(

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
@@ -113,6 +113,7 @@ def save_checkpoint(folder: Path, model, processor, average: WeightAverage, stat
     state = state | {
         "parameters": [p.detach() for p in average.parameters],
         "average": average.average,
+        "random": torch.get_rng_state(),  # of dropout and stochastic depth
     }
     torch.save(state, new / "training_state.pt")
     if folder.exists():
@@ -133,6 +134,7 @@ def load_checkpoint(folder: Path, optimizer, scheduler, average: WeightAverage) 
                 tensor.copy_(value)
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
+    torch.set_rng_state(state["random"])
     return state["step"]
 
 
@@ -161,6 +163,7 @@ def training_loader(
         num_workers=num_workers,
         collate_fn=partial(collate, processor=processor),
         persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # so that starting the loader draws nothing from the model's
     )
 
 
@@ -186,13 +189,12 @@ def train(
     average = WeightAverage(model, recipe.ema_decay)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
     scheduler = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, max_steps)
-    last = output_dir / "last"
+    last, log = output_dir / "last", output_dir / "log.jsonl"
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
     done = load_checkpoint(last, optimizer, scheduler, average) if resume else 0
-    loader = training_loader(
-        recipe, data_dir, processor, max_steps, done, num_workers, accelerator.num_processes
-    )
+    shards = accelerator.num_processes
+    loader = training_loader(recipe, data_dir, processor, max_steps, done, num_workers, shards)
     network, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     average.average = [tensor.to(accelerator.device) for tensor in average.average]
 
@@ -214,17 +216,17 @@ def train(
         scheduler.step()
         average.update(step)
         if accelerator.is_main_process and (step % 10 == 0 or step == max_steps):
-            terms = {"loss": output.loss.item(), "gradient_norm": norm.item()}
-            terms |= {name: value.item() for name, value in output.loss_dict.items()}
-            entry = {"step": step, "seconds": time.monotonic() - started, **terms}
-            write_log(output_dir / "log.jsonl", entry)
-            bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()})
+            terms = {"loss": output.loss, "gradient_norm": norm, **output.loss_dict}
+            terms = {name: value.item() for name, value in terms.items()}
+            write_log(log, {"step": step, "seconds": time.monotonic() - started, **terms})
+            main_terms = {name: f"{v:.3g}" for name, v in terms.items() if "_aux_" not in name}
+            bar.set_postfix(main_terms)
         if step % evaluate_every == 0 and accelerator.is_main_process:
             network.eval()
             with average.applied():
                 scores = evaluate()
             network.train()
-            write_log(output_dir / "log.jsonl", {"step": step, **scores})
+            write_log(log, {"step": step, **scores})
             bar.write(f"step {step}: " + ", ".join(f"{k} {v:.1f}" for k, v in scores.items()))
         if time.monotonic() - saved > 60 * checkpoint_minutes:
             save(step)
@@ -232,6 +234,6 @@ def train(
     save(max_steps)
 
 
-def write_log(path: Path, entry: dict[str, float | Tensor]) -> None:
+def write_log(path: Path, entry: dict[str, float]) -> None:
     with open(path, "a") as file:
         file.write(json.dumps(entry) + "\n")

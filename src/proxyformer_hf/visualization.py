@@ -20,6 +20,62 @@ MASK_OPACITY = 0.45
 SMALLEST_FONT = 8
 
 
+def _tint(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    blended = (1 - MASK_OPACITY) * frame[mask] + MASK_OPACITY * np.array(color)
+    frame[mask] = blended.astype(np.uint8)
+
+
+def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Grows a mask by `radius` pixels in both axes (a square, one axis after the other)."""
+    for axis in (0, 1):
+        grown = mask.copy()
+        source, target = np.moveaxis(mask, axis, 0), np.moveaxis(grown, axis, 0)
+        for shift in range(1, radius + 1):
+            target[shift:] |= source[:-shift]
+            target[:-shift] |= source[shift:]
+        mask = grown
+    return mask
+
+
+def _outline(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    """A coloured border inside the mask and a black one around it: visible on any background."""
+    thickness = max(1, round(min(mask.shape) / 240))
+    frame[_dilate(mask, thickness) & ~mask] = 0
+    frame[_dilate(~mask, thickness) & mask] = color
+
+
+def _fit(label: str, score: float, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """`label  score`, the label shortened until both are at most `width` pixels wide."""
+    text, kept = f"{label}  {score:.2f}", len(label)
+    while kept > 0 and font.getlength(text) > width:
+        kept -= 1
+        text = f"{label[:kept].rstrip()}…  {score:.2f}"
+    return text
+
+
+def _draw_legend(image: Image.Image, labels: Sequence[str], scores: Sequence[float]) -> None:
+    """Rows of colour swatch, label and score on a darkened box at the top left."""
+    width, height = image.size
+    # About a twenty-second of the frame, but all rows together within two fifths of it.
+    font_size = min(min(width, height) / 22, 0.4 * height / (1.4 * max(1, len(labels))))
+    font_size = max(SMALLEST_FONT, round(font_size))
+    font = ImageFont.load_default(size=font_size)
+    pad, row_height = max(2, font_size // 3), round(1.4 * font_size)
+    text_x = 3 * pad + font_size
+    room = width - text_x - 2 * pad
+    rows = [_fit(*row, font, room) for row in zip(labels, scores, strict=True)]
+    right = text_x + max((round(font.getlength(row)) for row in rows), default=0) + pad
+    bottom = pad + row_height * len(rows) + pad
+    area = (pad, pad, right, bottom)
+    image.paste(image.crop(area).point(lambda value: value * 0.3), area)
+    draw = ImageDraw.Draw(image)
+    for index, row in enumerate(rows):
+        middle = pad + pad // 2 + (index + 0.5) * row_height
+        swatch = (2 * pad, middle - font_size / 2, 2 * pad + font_size, middle + font_size / 2)
+        draw.rectangle(swatch, fill=PALETTE[index % len(PALETTE)])
+        draw.text((text_x, middle), row, font=font, fill="white", anchor="lm")
+
+
 def draw_masks(
     frame: np.ndarray,
     masks: Sequence[np.ndarray],
@@ -82,59 +138,3 @@ def contact_sheet(
         tile = Image.fromarray(frame).resize((tile_width, tile_height), Image.Resampling.LANCZOS)
         sheet.paste(tile, (margin + column * step_x, margin + row * step_y))
     return sheet
-
-
-def _tint(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
-    blended = (1 - MASK_OPACITY) * frame[mask] + MASK_OPACITY * np.array(color)
-    frame[mask] = blended.astype(np.uint8)
-
-
-def _outline(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
-    """A coloured border inside the mask and a black one around it: visible on any background."""
-    thickness = max(1, round(min(mask.shape) / 240))
-    frame[_dilate(mask, thickness) & ~mask] = 0
-    frame[_dilate(~mask, thickness) & mask] = color
-
-
-def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Grows a mask by `radius` pixels in both axes (a square, one axis after the other)."""
-    for axis in (0, 1):
-        grown = mask.copy()
-        source, target = np.moveaxis(mask, axis, 0), np.moveaxis(grown, axis, 0)
-        for shift in range(1, radius + 1):
-            target[shift:] |= source[:-shift]
-            target[:-shift] |= source[shift:]
-        mask = grown
-    return mask
-
-
-def _draw_legend(image: Image.Image, labels: Sequence[str], scores: Sequence[float]) -> None:
-    """Rows of colour swatch, label and score on a darkened box at the top left."""
-    width, height = image.size
-    # About a twenty-second of the frame, but all rows together within two fifths of it.
-    font_size = min(min(width, height) / 22, 0.4 * height / (1.4 * max(1, len(labels))))
-    font_size = max(SMALLEST_FONT, round(font_size))
-    font = ImageFont.load_default(size=font_size)
-    pad, row_height = max(2, font_size // 3), round(1.4 * font_size)
-    text_x = 3 * pad + font_size
-    room = width - text_x - 2 * pad
-    rows = [_fit(*row, font, room) for row in zip(labels, scores, strict=True)]
-    right = text_x + max((round(font.getlength(row)) for row in rows), default=0) + pad
-    bottom = pad + row_height * len(rows) + pad
-    area = (pad, pad, right, bottom)
-    image.paste(image.crop(area).point(lambda value: value * 0.3), area)
-    draw = ImageDraw.Draw(image)
-    for index, row in enumerate(rows):
-        middle = pad + pad // 2 + (index + 0.5) * row_height
-        swatch = (2 * pad, middle - font_size / 2, 2 * pad + font_size, middle + font_size / 2)
-        draw.rectangle(swatch, fill=PALETTE[index % len(PALETTE)])
-        draw.text((text_x, middle), row, font=font, fill="white", anchor="lm")
-
-
-def _fit(label: str, score: float, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """`label  score`, the label shortened until both are at most `width` pixels wide."""
-    text, kept = f"{label}  {score:.2f}", len(label)
-    while kept > 0 and font.getlength(text) > width:
-        kept -= 1
-        text = f"{label[:kept].rstrip()}…  {score:.2f}"
-    return text

@@ -169,7 +169,7 @@ def crop_video(
 def cut_out(
     image: LabelledImage, instance: Instance, height: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An instance scaled to a height, perhaps mirrored: pixels (h, w, 3), alpha (h, w) in [0, 1]."""
+    """Pixels (h, w, 3) and alpha (h, w) of an instance scaled to a height, perhaps mirrored."""
     points = np.concatenate(instance.polygons)
     box = (*np.floor(points.min(0)).astype(int), *np.ceil(points.max(0)).astype(int))
     mask = rasterize(instance.polygons, image.height, image.width)
@@ -192,8 +192,8 @@ def paste(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Move a cut-out through a clip, in front of the object of `masks` or behind it.
 
-    Returns the clip, the object's visible masks and the cut-out's, or None when a random path leaves
-    too little of one of them in view.
+    Returns the clip, the object's visible masks and the cut-out's, or None when the random path
+    leaves too little of one of them in view.
     """
     count, height, width = masks.shape
     cut_height, cut_width = alpha.shape

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from .augment import MIN_VISIBLE, Camera, crop_video, cut_out, jitter_colors, paste
 from .expressions import (
     CONFUSABLE,
+    SYNONYMS,
     Seen,
     color_fractions,
     facts,
@@ -137,8 +138,8 @@ class AbsentThings:
 
     def __init__(self, images: list[LabelledImage]):
         counts = Counter(c for image in images for c in {i.category for i in image.instances})
-        self.categories = sorted(counts)
-        self.weights = np.sqrt([counts[category] for category in self.categories])
+        self.categories = sorted({*counts, *SYNONYMS})
+        self.weights = np.sqrt([max(counts[category], 0.1) for category in self.categories])
         self.written: dict[str, list[str]] = {category: [] for category in self.categories}
         for image in images:
             for instance in image.instances:

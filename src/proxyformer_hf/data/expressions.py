@@ -292,7 +292,7 @@ def _contains(me: Seen, item: Seen) -> bool:
 
 
 def _beside(me: Seen, anchor: Seen, axis: int, low: bool) -> bool:
-    """'me left of (low) or right of the anchor', axis 1: above or below; near it and on its level."""
+    """'me left of (low) or right of the anchor', or above or below it (axis 1), and near it."""
     across = 1 - axis
     shared = min(me.box[across + 2], anchor.box[across + 2]) - max(
         me.box[across], anchor.box[across]
@@ -302,3 +302,79 @@ def _beside(me: Seen, anchor: Seen, axis: int, low: bool) -> bool:
     if low:
         return _before(me, anchor, axis) and me.box[axis + 2] < anchor.center[axis]
     return _before(anchor, me, axis) and me.box[axis] > anchor.center[axis]
+
+
+# fact (or its kind alone) -> wordings; {n} is the object's noun, {0} and {1} are the fact's words
+# and {a} is the noun of the other object.
+WORDINGS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("only",): ("{n}",),
+    ("side", "left"): ("{n} on the left", "left {n}", "{n} on the left side", "{n} to the left"),
+    ("side", "right"): (
+        "{n} on the right",
+        "right {n}",
+        "{n} on the right side",
+        "{n} to the right",
+    ),
+    ("side", "top"): ("{n} at the top", "upper {n}", "top {n}"),
+    ("side", "bottom"): ("{n} at the bottom", "lower {n}", "bottom {n}"),
+    ("extreme", "left"): ("leftmost {n}", "{n} on the far left", "first {n} from the left"),
+    ("extreme", "right"): ("rightmost {n}", "{n} on the far right", "first {n} from the right"),
+    ("extreme", "top"): ("topmost {n}", "{n} at the very top", "highest {n}"),
+    ("extreme", "bottom"): ("lowest {n}", "{n} at the very bottom"),
+    ("middle",): ("middle {n}", "{n} in the middle", "{n} in the center"),
+    ("middle", "vertical"): ("middle {n}",),
+    ("second",): ("second {n} from the {0}", "{n} second from the {0}"),
+    ("size", "large"): ("largest {n}", "biggest {n}", "big {n}"),
+    ("size", "larger"): ("larger {n}", "bigger {n}", "big {n}", "large {n}", "largest {n}"),
+    ("size", "small"): ("smallest {n}", "tiniest {n}", "small {n}"),
+    ("size", "smaller"): ("smaller {n}", "small {n}", "little {n}", "smallest {n}"),
+    ("depth", "front"): ("{n} in front", "{n} closest to the camera", "{n} in the foreground"),
+    ("depth", "back"): ("{n} in the background", "{n} in the back", "{n} farthest away"),
+    ("color",): ("{0} {n}", "{0} {n}", "{n} that is {0}"),
+    ("clothes",): ("{n} in {0}", "{n} wearing {0}", "{n} dressed in {0}"),
+    ("place",): ("{n} on the {0} side", "{n} on the {0}"),
+    ("place", "middle"): ("{n} in the middle", "{n} in the center"),
+    ("corner",): ("{n} in the {0} {1} corner", "{n} at the {0} {1}", "{0} {1} {n}"),
+    ("with",): ("{n} with the {a}", "{n} that has the {a}"),
+    ("beside",): (
+        "{n} next to the {a}",
+        "{n} beside the {a}",
+        "{n} near the {a}",
+        "{n} by the {a}",
+    ),
+    ("relative", "left"): ("{n} left of the {a}", "{n} to the left of the {a}"),
+    ("relative", "right"): ("{n} right of the {a}", "{n} to the right of the {a}"),
+    ("relative", "above"): ("{n} above the {a}", "{n} over the {a}"),
+    ("relative", "below"): ("{n} below the {a}", "{n} under the {a}"),
+}
+
+
+def noun(category: str, rng: np.random.Generator) -> str:
+    """The category's name or a synonym."""
+    return str(rng.choice(SYNONYMS.get(category, (category,))))
+
+
+def phrase(fact: tuple[str, ...], seen: Seen, rng: np.random.Generator) -> str:
+    """One random wording, in lower case, of a fact about an object."""
+    is_person = seen.category == "person"
+    if fact[0] == "color" and is_person:
+        fact = ("clothes", fact[1])
+    name, color = noun(seen.category, rng), dominant_color(seen)
+    if color and fact[0] != "color" and not is_person and rng.random() < 0.3:
+        name = f"{color} {name}"
+    wording = str(rng.choice(WORDINGS.get(fact[:2]) or WORDINGS[fact[:1]]))
+    if name == "someone" and not wording.startswith("{n}"):
+        name = "person"  # not 'the left someone'
+    anchor = noun(fact[-1], rng).replace("someone", "person")
+    text = wording.format(*fact[1:], n=name, a=anchor)
+    return with_article(text, fact[0] == "only", seen.category in PLURAL_NAMES, rng)
+
+
+def with_article(text: str, unique: bool, plural: bool, rng: np.random.Generator) -> str:
+    """'the ...' mostly, bare at times; 'a ...' only when there is no other of its kind."""
+    if text == "someone" or text.startswith("someone "):
+        return text
+    choice = rng.random()
+    if unique and not plural and choice < 0.3:
+        return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+    return text if choice > 0.85 else f"the {text}"

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 DEV_VIDEOS = ("bear", "bus", "dance-jump", "flamingo", "motocross-bumps", "soccerball")
 
@@ -84,12 +84,24 @@ class Instance:
 
 
 def rasterize(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Union of polygons as a bool (height, width) mask."""
-    canvas = Image.new("1", (width, height))
-    draw = ImageDraw.Draw(canvas)
+    """Union of polygons, bool (height, width): pixels with their centre inside (even-odd)."""
+    mask = np.zeros((height, width), bool)
     for polygon in polygons:
-        draw.polygon((polygon - 0.5).ravel().tolist(), fill=1)  # Pillow counts pixel centres
-    return np.array(canvas)
+        low = np.clip(np.floor(polygon.min(0)).astype(int), 0, (width, height))
+        high = np.clip(np.ceil(polygon.max(0)).astype(int), 0, (width, height))
+        columns, rows = high - low
+        if columns and rows:
+            # An edge that crosses a row of pixel centres toggles all pixels right of there.
+            (x1, y1), (x2, y2) = (polygon - low).T, (np.roll(polygon, -1, 0) - low).T
+            centers = np.arange(rows)[:, None] + 0.5
+            row, edge = np.nonzero((y1 > centers) != (y2 > centers))
+            slope = (x2 - x1)[edge] / (y2 - y1)[edge]
+            crossing = x1[edge] + (row + 0.5 - y1[edge]) * slope
+            column = np.clip(np.ceil(crossing - 0.5).astype(int), 0, columns)
+            toggles = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1))
+            inside = toggles.reshape(rows, columns + 1)[:, :-1].cumsum(1) % 2 == 1
+            mask[low[1] : high[1], low[0] : high[0]] |= inside
+    return mask
 
 
 class LabelledImage:

@@ -1,0 +1,197 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from proxyformer_hf.data.augment import Camera
+from proxyformer_hf.data.clips import (
+    AbsentThings,
+    ClipRecipe,
+    ImageScene,
+    TrainingClips,
+    collate,
+    is_whole,
+)
+from proxyformer_hf.data.sources import Instance, LabelledImage, load_images, load_videos
+from tests.toy_data import box_polygon, make_data_folder
+
+RECIPE = ClipRecipe(video_size=(48, 80), image_size=(56, 72))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = make_data_folder(tmp_path_factory.mktemp("data"))
+    return load_images(folder), load_videos(folder)
+
+
+@pytest.fixture(scope="module")
+def clips(data):
+    return TrainingClips(*data, RECIPE, num_steps=60, batch_size=2, seed=3)
+
+
+def still_camera(height: int, width: int, flip: bool = False) -> Camera:
+    matrix = np.diag([-1.0 if flip else 1.0, 1.0])[None]
+    return Camera(matrix, np.array([[width if flip else 0.0, 0.0]]), (height, width), flip)
+
+
+def scene_of(boxes, camera=None, written=()) -> ImageScene:
+    instances = [
+        Instance(
+            i,
+            category,
+            [np.reshape(box_polygon(box), (-1, 2)).astype(float)],
+            (box[2] - box[0]) * (box[3] - box[1]) / 20000,
+            list(written) if i == 0 else [],
+            colors={},
+        )
+        for i, (category, box) in enumerate(boxes)
+    ]
+    image = LabelledImage(Path(), 1, 100, 200, instances)
+    return ImageScene(image, camera or still_camera(100, 200))
+
+
+def test_samples_have_the_promised_form(clips):
+    for i in range(len(clips)):
+        sample = clips[i]
+        assert sample["frames"].dtype == sample["masks"].dtype == torch.uint8
+        assert len(sample["expressions"]) == 3 and all(sample["expressions"])
+        assert sample["frames"].shape[:2] == (3, 3)
+        assert sample["masks"].shape == (3, 3, *sample["frames"].shape[2:])
+        assert set(sample["masks"].unique().tolist()) <= {0, 1}
+        assert sample["masks"].any()
+
+
+def test_samples_depend_on_seed_and_index_alone(data, clips):
+    again = TrainingClips(*data, RECIPE, num_steps=60, batch_size=2, seed=3)
+    other = TrainingClips(*data, RECIPE, num_steps=60, batch_size=2, seed=4)
+    for i in (7, 2):
+        assert torch.equal(again[i]["frames"], clips[i]["frames"])
+        assert again[i]["expressions"] == clips[i]["expressions"]
+        assert torch.equal(again[i]["masks"], clips[i]["masks"])
+    assert any(other[i]["expressions"] != clips[i]["expressions"] for i in range(4))
+
+
+def test_samples_of_a_step_have_one_size_and_steps_mix_the_sources(clips):
+    sizes = [tuple(clips[i]["frames"].shape[2:]) for i in range(len(clips))]
+    assert sizes[::2] == sizes[1::2]
+    assert set(sizes) == {(48, 80), (56, 72), (72, 56)}
+
+
+def test_left_and_right_are_true_after_crop_and_flip(data):
+    recipe = ClipRecipe(video_share=0, image_size=(56, 72), absent_share=0)
+    dogs = TrainingClips(data[0][:1], data[1], recipe, num_steps=40, batch_size=1, seed=0)
+    compared = 0
+    for i in range(len(dogs)):
+        sample = dogs[i]
+        columns = {}
+        for text, mask in zip(sample["expressions"], sample["masks"], strict=True):
+            for side in ("left", "right"):
+                if side in text and "dog" in text and mask.any():
+                    columns[side] = mask.nonzero()[:, 2].float().mean()
+        if len(columns) == 2:
+            compared += 1
+            assert columns["left"] < columns["right"]
+    assert compared > 10
+
+
+def test_written_colours_follow_their_object_through_flips(data):
+    recipe = ClipRecipe(video_share=0, image_size=(56, 72))
+    blue = TrainingClips(data[0][1:2], data[1], recipe, num_steps=30, batch_size=1, seed=0)
+    found = 0
+    for i in range(len(blue)):
+        sample = blue[i]
+        for text, mask in zip(sample["expressions"], sample["masks"], strict=True):
+            if "blue" in text and mask.any():
+                found += 1
+                pixels = sample["frames"].transpose(1, 0).float()[:, mask.bool()].mean(1)
+                assert pixels.argmax() == 2
+    assert found > 10
+
+
+def test_negative_expressions_of_videos_are_empty(data):
+    recipe = ClipRecipe(video_share=1, video_size=(48, 80), composed_share=0)
+    videos = TrainingClips(*data, recipe, num_steps=20, batch_size=1, seed=0)
+    names = {"boat": "elephant", "elephant": "boat"}
+    for i in range(len(videos)):
+        sample = videos[i]
+        shown = [mask.any().item() for mask in sample["masks"]]
+        assert shown == [True, True, False]
+        positive = [name for name in names if name in sample["expressions"][0]]
+        assert positive and positive[0] not in sample["expressions"][2]
+
+
+def test_composed_videos_name_both_objects(data):
+    recipe = ClipRecipe(video_share=1, video_size=(48, 80), composed_share=1)
+    videos = TrainingClips(*data, recipe, num_steps=30, batch_size=1, seed=0)
+    composed = 0
+    for i in range(len(videos)):
+        texts, masks = videos[i]["expressions"], videos[i]["masks"].bool()
+        if "cat" in texts[0] or "dog" in texts[0]:
+            composed += 1
+            assert masks[0].any() and masks[1].any() and not masks[2].any()
+            assert not (masks[0] & masks[1]).any()
+    assert composed > 5
+
+
+def test_targets_are_large_and_mostly_in_view():
+    boxes = [("dog", (10, 10, 60, 60)), ("dog", (100, 50, 110, 60)), ("dog", (150, 10, 196, 60))]
+    assert scene_of(boxes).targets() == [0, 2]
+    panned = Camera(np.eye(2)[None], np.array([[34.0, 0.0]]), (100, 200), flip=False)
+    assert scene_of(boxes, panned).targets() == [0]  # 16 of the third one's 46 columns are left
+
+
+def test_facts_hold_in_every_frame():
+    boxes = [("dog", (10, 10, 60, 60)), ("dog", (140, 10, 190, 60))]
+    assert scene_of(boxes).facts(0) == [("side", "left")]
+    # The second dog leaves in the last frame, where the first is the only one.
+    matrices, offsets = np.eye(2)[None].repeat(2, 0), np.array([[0.0, 0.0], [100.0, 0.0]])
+    assert scene_of(boxes, Camera(matrices, offsets, (100, 200), flip=False)).facts(0) == []
+
+
+def test_written_expressions_are_mirrored_and_dropped_when_the_object_moves():
+    boxes, texts = [("dog", (10, 10, 60, 60))], ["the dog on the left", "the shaggy dog"]
+    assert scene_of(boxes, written=texts).written(0) == texts
+    mirrored = scene_of(boxes, still_camera(100, 200, flip=True), texts)
+    assert mirrored.written(0) == ["the dog on the right", "the shaggy dog"]
+    panned = Camera(np.eye(2)[None], np.array([[90.0, 0.0]]), (100, 200), flip=False)
+    assert scene_of(boxes, panned, texts).written(0) == ["the shaggy dog"]
+
+
+def test_what_cannot_be_told_apart_has_no_expression():
+    scene = scene_of([("dog", (10, 10, 60, 60)), ("dog", (12, 12, 62, 62))])
+    assert scene.expression(0, np.random.default_rng(0), written_share=1.0) is None
+
+
+def test_absent_things_are_not_shown_nor_confusable(data):
+    absent, rng = AbsentThings(data[0]), np.random.default_rng(0)
+    texts = {absent.expression({"cat"}, rng) for _ in range(100)}
+    assert any("dog" in text for text in texts)
+    assert not any(word in text for text in texts for word in ("cat", "kitty"))
+    # A dog may pass for a horse.
+    assert not any("dog" in absent.expression({"horse"}, rng) for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    ("box", "whole"),
+    [((20, 20, 90, 80), True), ((0, 20, 70, 80), False), ((20, 20, 40, 40), False)],
+)
+def test_only_large_objects_off_the_border_are_cut_out(box, whole):
+    scene = scene_of([("dog", box)])
+    assert is_whole(scene.image, scene.image.instances[0]) is whole
+
+
+def test_collate_gives_rows_of_texts_and_masks(clips):
+    asked = {}
+
+    def processor(**kwargs):
+        asked.update(kwargs)
+        return {"pixel_values_videos": 1, "input_ids": 2, "attention_mask": 3, "pixel_mask": 4}
+
+    samples = [clips[0], clips[1]]
+    batch = collate(samples, processor)
+    assert set(batch) == {"pixel_values_videos", "input_ids", "attention_mask", "mask_labels"}
+    assert torch.equal(batch["mask_labels"], torch.cat([s["masks"] for s in samples]))
+    assert asked["text"] == [s["expressions"] for s in samples]
+    assert asked["do_resize"] is asked["do_sample_frames"] is False
