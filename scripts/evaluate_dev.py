@@ -2,9 +2,9 @@
 """Scores of a checkpoint on the development videos and images (data/sources.py), in percent.
 
 Videos: J, the mean IoU over all frames of a video (1 where both masks are empty), then over its
-expressions and the videos. Images: of objects with look-alikes, IoU for the right expression, for a
-look-alike's (swapped), each for written and for template expressions. Both: for the meaningless
-expression "an object" (blind).
+expressions and the videos. Images: of objects with look-alikes, IoU for the right expression and
+for a look-alike's (swapped), by written and template expressions, and for objects of 3% of the
+image or more. Both: for the meaningless expression "an object" (blind).
 """
 
 import json
@@ -34,6 +34,7 @@ from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
 
 BLIND = "an object"
 MAX_LOOK_ALIKES = 4  # of a category in an image, the largest
+LARGE = 0.03  # of the image
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -79,8 +80,7 @@ def video_scores(
 
 def dev_expressions(image: LabelledImage) -> list[tuple[str, int, str]]:
     """(kind, instance, expression) of all instances with a look-alike of the same kind; fixed."""
-    camera = Camera(np.eye(2)[None], np.zeros((1, 2)), (image.height, image.width), flip=False)
-    scene, rng = ImageScene(image, camera), np.random.default_rng(image.image_id)
+    scene, rng = ImageScene(image, Camera.still(image)), np.random.default_rng(image.image_id)
     found = []
     for category in sorted(image.look_alikes()):
         group = [i for i in scene.targets() if image.instances[i].category == category]
@@ -105,6 +105,11 @@ def image_scores(
 ) -> tuple[dict[str, dict[str, float]], list[dict]]:
     """Right, swapped and blind IoU by kind of expression, and the record of each expression."""
     values, records = defaultdict(lambda: defaultdict(list)), []
+
+    def add(name: str, kind: str, prediction: np.ndarray, target: np.ndarray) -> None:
+        for group in (kind, "all") if target.mean() < LARGE else (kind, "all", "large"):
+            values[group][name].append(iou(prediction, target))
+
     for image in tqdm(images, desc="images", leave=False):
         entries = dev_expressions(image)
         if not entries:
@@ -115,31 +120,27 @@ def image_scores(
         masks = masks[:, num_frames // 2][:, None]
         rows = list(zip(entries, masks[:-1], strict=True))
         for (kind, i, text), mask in rows:
+            add("right", kind, mask, truth[i])
+            add("blind", kind, masks[-1], truth[i])
             right = iou(mask, truth[i])
-            values[kind]["right"].append(right)
-            values[kind]["blind"].append(iou(masks[-1], truth[i]))
             records.append(
                 {"image": image, "text": text, "iou": right, "mask": mask[0], "truth": truth[i][0]}
             )
         for ((kind, i, _), _), ((other_kind, j, _), other_mask) in permutations(rows, 2):
             same = image.instances[i].category == image.instances[j].category
             if kind == other_kind and same:
-                values[kind]["swapped"].append(iou(other_mask, truth[i]))
-    for name in ("right", "swapped", "blind"):
-        values["all"][name] = values["written"][name] + values["template"][name]
+                add("swapped", kind, other_mask, truth[i])
     scores = {
         kind: {name: float(np.mean(v)) for name, v in by_name.items()}
         | {"expressions": len(by_name["right"]), "pairs": len(by_name["swapped"]) // 2}
-        for kind, by_name in values.items()
-        if by_name["right"]
+        for kind, by_name in sorted(values.items())
     }
     return scores, records
 
 
 def mask_of(image: LabelledImage, index: int) -> np.ndarray:
     """The instance's mask, bool (1, height, width)."""
-    camera = Camera(np.eye(2)[None], np.zeros((1, 2)), (image.height, image.width), flip=False)
-    return camera.masks(image.instances[index].polygons)
+    return Camera.still(image).masks(image.instances[index].polygons)
 
 
 def quick_scores(model, processor, data_dir: Path) -> dict[str, float]:

@@ -26,8 +26,10 @@ def text_folder(name: str) -> str:
     return str(Path(find_spec(name).origin).parent / "model") if is_package else name
 
 
-def build(recipe: Recipe) -> tuple[ProxyFormerForReferringSegmentation, ProxyFormerProcessor]:
-    """The untrained model on pretrained backbones, and its processor."""
+def build(
+    recipe: Recipe, start_from: Path | None = None
+) -> tuple[ProxyFormerForReferringSegmentation, ProxyFormerProcessor]:
+    """The model on pretrained backbones, or with the weights of a checkpoint; and its processor."""
     vision = TimmBackboneConfig(freeze_batch_norm_2d=True, **recipe.vision)
     text = text_folder(recipe.text)
     torch.manual_seed(recipe.seed)
@@ -45,6 +47,8 @@ def build(recipe: Recipe) -> tuple[ProxyFormerForReferringSegmentation, ProxyFor
                 if name in NECK_NAMES
             }
             encoder.neck.load_state_dict(neck)
+    if start_from is not None:
+        model = ProxyFormerForReferringSegmentation.from_pretrained(start_from, config=model.config)
     video_processor = ProxyFormerVideoProcessor(
         image_mean=list(recipe.image_mean), image_std=list(recipe.image_std)
     )
@@ -56,13 +60,16 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="folder with davis16_train_240p and coco_small")],
     output_dir: Annotated[Path, typer.Option(help="folder for last/ (the model) and log.jsonl")],
     max_steps: int = 6000,
+    start_from: Annotated[
+        Path | None, typer.Option(help="checkpoint whose weights to begin with")
+    ] = None,
     resume: bool = False,
     num_workers: int = 1,
     checkpoint_minutes: float = 5.0,
     evaluate_every: Annotated[int, typer.Option(help="steps between quick dev scores")] = 500,
 ) -> None:
     settings = Recipe.from_yaml(recipe)
-    model, processor = build(settings)
+    model, processor = build(settings, start_from)
     train(
         model,
         processor,

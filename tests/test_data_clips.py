@@ -79,6 +79,12 @@ def test_samples_of_a_step_have_one_size_and_steps_mix_the_sources(clips):
     assert set(sizes) == {(48, 80), (56, 72), (72, 56)}
 
 
+def test_clips_of_images_have_their_own_length(data):
+    recipe = ClipRecipe(video_share=0, image_frames=1, image_size=(56, 72))
+    sample = TrainingClips(*data, recipe, num_steps=1, batch_size=1, seed=0)[0]
+    assert sample["frames"].shape[0] == sample["masks"].shape[1] == 1
+
+
 def test_left_and_right_are_true_after_crop_and_flip(data):
     recipe = ClipRecipe(video_share=0, image_size=(56, 72), absent_share=0)
     dogs = TrainingClips(data[0][:1], data[1], recipe, num_steps=40, batch_size=1, seed=0)

@@ -1,323 +1,493 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, ResNetConfig, TimmBackboneConfig
+from transformers import ResNetConfig, TimmBackboneConfig
 
-import proxyformer_hf.modeling_proxyformer as modeling
-from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
-from proxyformer_hf.configuration_video_swin import VideoSwinConfig
 from proxyformer_hf.modeling_proxyformer import (
-    ProxyFormerCMIELayer,
-    ProxyFormerEncoder,
-    ProxyFormerForReferringSegmentation,
     ProxyFormerModel,
-    ProxyFormerTokens,
-    sine_position,
+    ProxyFormerReferringSegmentationOutput,
 )
-from proxyformer_hf.modeling_video_swin import VideoSwinBackbone
-from tests.tiny_model import VOCABULARY, tiny_config
+from tests.tiny_model import (
+    TINY_TIMM,
+    VOCABULARY,
+    perturb,
+    tiny_config,
+    tiny_model,
+    tiny_swin,
+)
+
+RECIPE = {
+    "early_fusion": True,
+    "grounding_map": True,
+    "soft_selection": True,
+    "intermediate_size": 12,
+    "pre_norm": True,
+}
+TIMM = {"vision_config": TINY_TIMM}
 
 
-# --- The layer from the equations: one clip, real tokens only, plain loops ---
+def random_words(rows: int, length: int = 4) -> Tensor:
+    return torch.randint(5, len(VOCABULARY), (rows, length))
 
 
-@dataclass
-class Places:
-    """Positions of a clip's real tokens: `space` (Q, C), zero for proxies, and `time` (T, C)."""
-
-    space: Tensor
-    time: Tensor
-
-
-def linear(weights: nn.Module, inputs: Tensor) -> Tensor:
-    return inputs @ weights.weight.T + weights.bias
-
-
-def norm(weights: nn.LayerNorm, inputs: Tensor) -> Tensor:
-    centred = inputs - inputs.mean(-1, keepdim=True)
-    deviation = (centred.square().mean(-1, keepdim=True) + weights.eps).sqrt()
-    return centred / deviation * weights.weight + weights.bias
-
-
-def attend(weights, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Softmax attention of (q, C) on (k, C), head by head."""
-    queries, keys, values = (
-        linear(projection, inputs)
-        for projection, inputs in (
-            (weights.q_proj, queries),
-            (weights.k_proj, keys),
-            (weights.v_proj, values),
+def detr_positions(height: int, width: int, channels: int) -> Tensor:
+    """(height, width, channels) as PositionEmbeddingSine of Deformable DETR computes it."""
+    places = torch.ones(height, width)
+    rows = (places.cumsum(0) - 0.5) / height * 2 * math.pi
+    columns = (places.cumsum(1) - 0.5) / width * 2 * math.pi
+    index = torch.arange(channels // 2)
+    period = 10000 ** (2 * torch.div(index, 2, rounding_mode="floor") / (channels // 2))
+    axes = []
+    for place in (rows, columns):
+        angle = place[..., None] / period
+        axes.append(
+            torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
         )
-    )
-    outputs = []
-    for query, key, value in zip(
-        *(each.split(weights.head_dim, dim=-1) for each in (queries, keys, values)), strict=True
-    ):
-        exponentials = (query @ key.T / math.sqrt(weights.head_dim)).exp()
-        outputs.append(exponentials / exponentials.sum(-1, keepdim=True) @ value)
-    return linear(weights.o_proj, torch.cat(outputs, dim=-1))
+    return torch.cat(axes, dim=-1)
 
 
-def residual(norm_weights: nn.LayerNorm | None, hidden: Tensor, update: Tensor) -> Tensor:
-    return hidden + update if norm_weights is None else norm(norm_weights, hidden + update)
+def test_positions_are_detrs_over_the_real_extent_of_each_video():
+    model = ProxyFormerModel(tiny_config())
+    extents = torch.tensor([[5, 3, 4], [2, 3, 2]])
+    tokens = model.locate_tokens(torch.empty(2, 5, 16, 3, 4), extents)
+    space = tokens.space.view(2, 3, 4, 16)
+    torch.testing.assert_close(space[0], detr_positions(3, 4, 16))
+    torch.testing.assert_close(space[1, :, :2], detr_positions(3, 2, 16))
+    for row, num_frames in enumerate((5, 2)):
+        time = detr_positions(num_frames, 1, 32)[:, 0, :16]
+        torch.testing.assert_close(tokens.time[row, :num_frames, 0], time)
+    assert tokens.valid_frames.tolist() == [[True] * 5, [True, True, False, False, False]]
+    assert tokens.valid_tokens.view(2, 3, 4)[1].tolist() == [[True, True, False, False]] * 3
+
+    whole = model.locate_tokens(torch.empty(2, 5, 16, 3, 4), None)
+    torch.testing.assert_close(whole.space[0], tokens.space[0])
+    torch.testing.assert_close(whole.time[0], tokens.time[0])
 
 
-def reference_attention_block(
-    block, hidden: Tensor, places: Places, context: Tensor | None = None, context_places=None
-) -> Tensor:
-    """(2), (3) and (5): `hidden` (T, Q, C) reads itself or a context (T, K, C)."""
-    pre_norm = "input" in block.norms
-    query = norm(block.norms["input"], hidden) if pre_norm else hidden
-    num_frames, num_tokens = hidden.shape[:2]
-    updates = {}
-    if "joint" in block.attentions:
-        key = query if context is None else context
-        key_places = places if context is None else context_places
-        updates["joint"] = attend(
-            block.attentions["joint"],
-            (query + places.space + places.time[:, None]).flatten(0, 1),
-            (key + key_places.space + key_places.time[:, None]).flatten(0, 1),
-            key.flatten(0, 1),
-        ).view(hidden.shape)
-    else:
-        key = query if context is None else context
-        key_space = places.space if context is None else context_places.space
-        frames = [
-            attend(
-                block.attentions["spatial"],
-                query[frame] + places.space,
-                key[frame] + key_space,
-                key[frame],
-            )
-            for frame in range(num_frames)
-        ]
-        updates["spatial"] = torch.stack(frames)
-        # the context's frame means, physically replicated for every token of the query
-        key = query if context is None else context.mean(1)[:, None].repeat(1, num_tokens, 1)
-        tracks = [
-            attend(
-                block.attentions["temporal"],
-                query[:, token] + places.time,
-                key[:, token] + places.time,
-                key[:, token],
-            )
-            for token in range(num_tokens)
-        ]
-        updates["temporal"] = torch.stack(tracks, dim=1)
-    if pre_norm:
-        return hidden + sum(updates.values())
-    return sum(norm(block.norms[name], hidden + update) for name, update in updates.items())
+# --- Variants ---
 
-
-def reference_words_block(block, hidden: Tensor, places: Places, words: Tensor) -> Tensor:
-    """(4): every token of (T, Q, C) reads the words (L, C)."""
-    query = norm(block.norm, hidden) if block.pre_norm else hidden
-    update = [attend(block.attention, frame + places.space, words, words) for frame in query]
-    return residual(None if block.pre_norm else block.norm, hidden, torch.stack(update))
-
-
-def reference_feed_forward(block, hidden: Tensor) -> Tensor:
-    if isinstance(block, nn.Identity):
-        return hidden
-    inputs = linear(block.up_proj, norm(block.norm, hidden) if block.pre_norm else hidden)
-    update = linear(block.down_proj, inputs * (1 + torch.erf(inputs / math.sqrt(2))) / 2)
-    return residual(None if block.pre_norm else block.norm, hidden, update)
-
-
-def reference_layer(
-    layer: ProxyFormerCMIELayer,
-    video: Tensor,
-    proxies: Tensor,
-    words: Tensor,
-    video_places: Places,
-    proxy_places: Places,
-) -> tuple[Tensor, Tensor]:
-    """F^k and Q^k of one clip: video (T, H*W, C), proxies (T, N, C), words (L, C)."""
-
-    def project(projection: nn.Module, inputs: Tensor) -> Tensor:  # absent from pre-norm layers
-        return inputs if isinstance(projection, nn.Identity) else linear(projection, inputs)
-
-    def normed(weights: nn.Module, inputs: Tensor) -> Tensor:  # absent from post-norm layers
-        return inputs if isinstance(weights, nn.Identity) else norm(weights, inputs)
-
-    encoded = reference_attention_block(
-        layer.video_encoding, project(layer.video_projection, video), video_places
-    )
-    if layer.text_to_video is not None:
-        encoded = reference_words_block(layer.text_to_video, encoded, video_places, words)
-    if layer.proxy_to_video is not None:
-        context = normed(layer.proxy_norm, proxies)
-        encoded = reference_attention_block(
-            layer.proxy_to_video, encoded, video_places, context, proxy_places
-        )
-
-    conditioned = reference_words_block(
-        layer.text_to_proxy,
-        project(layer.proxy_projection, proxies),
-        proxy_places,
-        project(layer.word_projection, words),
-    )
-    conditioned = reference_attention_block(
-        layer.video_to_proxy,
-        conditioned,
-        proxy_places,
-        normed(layer.video_norm, video),
-        video_places,
-    )
-    return (
-        reference_feed_forward(layer.video_feed_forward, encoded),
-        reference_feed_forward(layer.proxy_feed_forward, conditioned),
-    )
-
-
-BATCH, FRAMES, PLACES, PROXIES, WORDS, CHANNELS = 2, 3, 6, 2, 4, 8
-
-
-@dataclass
-class Clips:
-    """Random states of a batch. Padding: the second clip lacks a frame, two places and a word."""
-
-    padded: bool
-
-    def __post_init__(self):
-        generator = torch.Generator().manual_seed(0)
-
-        def random(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator)
-
-        self.video = random(BATCH, FRAMES, PLACES, CHANNELS).requires_grad_()
-        self.proxies = random(BATCH, FRAMES, PROXIES, CHANNELS).requires_grad_()
-        self.words = random(BATCH, WORDS, CHANNELS).requires_grad_()
-        self.space = random(BATCH, 1, PLACES, CHANNELS)
-        self.time = random(BATCH, FRAMES, 1, CHANNELS)
-        self.frames = torch.ones(BATCH, FRAMES, dtype=torch.bool)
-        self.places = torch.ones(BATCH, PLACES, dtype=torch.bool)
-        self.valid_words = torch.ones(BATCH, WORDS, dtype=torch.long)
-        if self.padded:
-            self.frames[1, -1] = False
-            self.places[1, [2, 5]] = False
-            self.valid_words[1, -1] = 0
-
-    def tokens(self) -> tuple[ProxyFormerTokens, ProxyFormerTokens, Tensor | None]:
-        """What the layer gets: places of the video, of the proxies, and the words' mask."""
-        frames, places, words = (
-            (self.frames, self.places, self.valid_words) if self.padded else (None, None, None)
-        )
-        return (
-            ProxyFormerTokens(self.space, self.time, places, frames),
-            ProxyFormerTokens(None, self.time, None, frames),
-            words,
-        )
-
-    def clip(self, row: int) -> tuple[Tensor, Tensor, Tensor, Places, Places]:
-        """What the reference gets: one clip with its padding cut off."""
-        frames, places = self.frames[row], self.places[row]
-        time = self.time[row, frames, 0]
-        return (
-            self.video[row, frames][:, places],
-            self.proxies[row, frames],
-            self.words[row, self.valid_words[row].bool()],
-            Places(self.space[row, 0, places], time),
-            Places(torch.zeros(CHANNELS), time),
-        )
-
-    def cut(self, video: Tensor, proxies: Tensor) -> list[Tensor]:
-        """The real part of a layer's outputs, one clip after the other."""
-        rows = range(BATCH)
-        return [
-            *(video[row, self.frames[row]][:, self.places[row]] for row in rows),
-            *(proxies[row, self.frames[row]] for row in rows),
-        ]
-
-
-def perturb(module: nn.Module) -> nn.Module:
-    """Noise on all weights, so that biases and norms are not the neutral ones of the start."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.add_(0.2 * torch.randn_like(weight))
-    return module
-
-
-def layer_config(**fields) -> ProxyFormerConfig:
-    return tiny_config(hidden_size=CHANNELS, num_queries=PROXIES, num_hidden_layers=2, **fields)
-
-
-def assert_same_gradients(
-    ours: list[Tensor], expected: list[Tensor], leaves: dict[str, Tensor], tolerance: float = 1e-5
-):
-    """Outputs agree, and so do the gradients of all leaves when random numbers flow back."""
-    flows = [torch.randn_like(output) / output.numel() ** 0.5 for output in expected]
-    torch.testing.assert_close(ours, expected, atol=tolerance, rtol=tolerance)
-    gradients = torch.autograd.grad(ours, list(leaves.values()), flows)
-    reference = torch.autograd.grad(expected, list(leaves.values()), flows)
-    for name, gradient, wanted in zip(leaves, gradients, reference, strict=True):
-        torch.testing.assert_close(
-            gradient, wanted, atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
-        )
-
-
-LAYER_VARIANTS = {
+VARIANTS = {
     "paper": {},
+    "timm": TIMM,
+    "full": {"interaction": "full"},
+    "direct": {"interaction": "direct"},
+    "conditional": {"interaction": "conditional"},
     "no_proxy_to_video": {"proxy_to_video": False},
+    "full_no_proxy_to_video": {"interaction": "full", "proxy_to_video": False},
+    "early_fusion": {"early_fusion": True},
     "text_to_video": {"text_to_video": True},
+    "full_text_to_video": {"interaction": "full", "text_to_video": True},
+    "grounding_map": {"grounding_map": True},
+    "soft_selection": {"soft_selection": True},
     "feed_forward": {"intermediate_size": 12},
     "pre_norm": {"pre_norm": True},
-    "recipe": {"pre_norm": True, "intermediate_size": 12, "text_to_video": True},
+    "recipe": {**RECIPE, "text_to_video": True, "vision_neck_size": 6},
+    "full_recipe": {**RECIPE, "interaction": "full"},
+    "direct_recipe": {**RECIPE, "interaction": "direct"},
+    "conditional_recipe": {**RECIPE, "interaction": "conditional"},
+    "no_jsc": {"jsc_semantics": "none"},
+    "jsc_video": {"jsc_semantics": "video"},
+    "jsc_text": {"jsc_semantics": "text"},
+    "stride_16": {"encoded_stride": 16, "vision_config": tiny_swin(3)},
+    "stride_8": {"encoded_stride": 8, "vision_config": tiny_swin(2)},
+    "neck": {"vision_neck_size": 6},
+    "timm_neck": {"vision_neck_size": 6, **TIMM},
+    "one_proxy": {"num_queries": 1},
+    "five_proxies": {"num_queries": 5},
+    "eight_proxies": {"num_queries": 8},
+    "two_layers": {"num_hidden_layers": 2},
+    "five_layers": {"num_hidden_layers": 5},
+    "no_auxiliary_loss": {"num_hidden_layers": 2, "auxiliary_loss": False},
+    "frozen_text": {"freeze_text": True},
 }
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("interaction", ["decoupled", "full"])
-@pytest.mark.parametrize("fields", LAYER_VARIANTS.values(), ids=LAYER_VARIANTS.keys())
-def test_layer_equals_the_equations(fields, interaction, padded, attention):
-    config = layer_config(interaction=interaction, **fields)
-    config._attn_implementation = attention
-    layer = perturb(ProxyFormerCMIELayer(config))
-    clips = Clips(padded)
-    video, proxies, words = layer(clips.video, clips.proxies, clips.words, *clips.tokens())
-    assert words is clips.words
+def moving_square(batch: int, num_frames: int = 2) -> dict[str, Tensor]:
+    """Videos 32 x 64 of noise, with words and the masks of a square that moves."""
+    torch.manual_seed(2)
+    masks = torch.zeros(batch, num_frames, 32, 64)
+    for frame in range(num_frames):
+        masks[:, frame, 8:24, 8 + 8 * frame : 24 + 8 * frame] = 1
+    videos = torch.randn(batch, num_frames, 3, 32, 64) + 2 * masks[:, :, None]
+    return {
+        "pixel_values_videos": videos,
+        "input_ids": random_words(batch),
+        "mask_labels": masks,
+    }
 
-    expected = [reference_layer(layer, *clips.clip(row)) for row in range(BATCH)]
-    leaves = {"video": clips.video, "proxies": clips.proxies, "words": clips.words}
-    assert_same_gradients(
-        clips.cut(video, proxies),
-        [*(row[0] for row in expected), *(row[1] for row in expected)],
-        {**leaves, **dict(layer.named_parameters())},
+
+@pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_trained_weight_of_every_variant_gets_a_gradient(fields):
+    model = tiny_model(**fields).train()
+    config = model.config
+    outputs = model(**moving_square(batch=2))
+    assert outputs.pred_masks.shape == (2, 2, config.num_queries, 8, 16)
+    assert outputs.pred_logits.shape == (2, 2, config.num_queries)
+    assert outputs.pred_boxes.shape == (2, 2, config.num_queries, 4)
+    assert outputs.referred_masks.shape == (2, 2, 8, 16)
+    size = 32 // config.encoded_stride
+    assert outputs.video_hidden_state.shape == (2, 2, 16, size, 2 * size)
+
+    terms = {"class", "bbox", "giou", "mask", "dice"}
+    expected = {f"loss_{term}" for term in terms}
+    if config.auxiliary_loss:
+        earlier = range(config.num_hidden_layers - 1)
+        expected |= {f"loss_{term}_aux_{layer}" for term in terms for layer in earlier}
+    expected |= {"loss_jsc"} if config.jsc_semantics != "none" else set()
+    expected |= {"loss_selection"} if config.soft_selection else set()
+    expected |= {"loss_grounding"} if config.grounding_map else set()
+    assert set(outputs.loss_dict) == expected
+
+    outputs.loss.backward()
+    for name, weight in model.named_parameters():
+        if config.freeze_text and ".text_encoder." in name:
+            assert not weight.requires_grad, name
+        else:
+            assert weight.grad is not None and weight.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("fields", [{}, RECIPE], ids=["paper", "recipe"])
+def test_loss_falls_on_one_clip(fields):
+    model = tiny_model(**fields)
+    clip = moving_square(batch=1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        losses.append(model(**clip).loss)
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_frozen_text_has_no_dropout_in_training():
+    text = tiny_config().text_config
+    text.hidden_dropout_prob = text.attention_probs_dropout_prob = 0.5
+    words = random_words(2)
+    for freeze in (True, False):
+        model = tiny_model(freeze_text=freeze, text_config=text).model.train()
+        first, second = (model.encode_text(words)[0] for _ in range(2))
+        assert torch.equal(first, second) is freeze
+        assert not model.encoder.training or model.training
+
+
+# --- Padding, and one video for many expressions ---
+
+# frames, height, width: the third is padded to the same 64 x 96 pixels as the first
+VIDEO_SIZES = [(3, 40, 72), (2, 32, 50), (3, 60, 80)]
+WORD_COUNTS = [4, 2, 3]
+
+PADDING_VARIANTS = {
+    "paper": {"num_hidden_layers": 2},
+    "recipe": {**RECIPE, "text_to_video": True, "vision_neck_size": 6},
+    "full": {"interaction": "full", "encoded_stride": 16},
+    "direct": {"interaction": "direct", "encoded_stride": 8},
+    "conditional": {"interaction": "conditional"},
+}
+
+
+def single_inputs() -> list[dict[str, Tensor]]:
+    torch.manual_seed(3)
+    return [
+        {
+            "pixel_values_videos": torch.randn(1, num_frames, 3, height, width),
+            "input_ids": random_words(1, num_words),
+        }
+        for (num_frames, height, width), num_words in zip(VIDEO_SIZES, WORD_COUNTS, strict=True)
+    ]
+
+
+def pad(singles: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """One batch with masks; its padding holds NaN pixels and arbitrary words."""
+    batch = len(singles)
+    sizes = [single["pixel_values_videos"].shape for single in singles]
+    frames, height, width = (max(size[axis] for size in sizes) for axis in (1, 3, 4))
+    num_words = max(single["input_ids"].shape[1] for single in singles)
+    inputs = {
+        "pixel_values_videos": torch.full((batch, frames, 3, height, width), math.nan),
+        "input_ids": random_words(batch, num_words),
+        "attention_mask": torch.zeros(batch, num_words, dtype=torch.long),
+        "frame_mask": torch.zeros(batch, frames, dtype=torch.bool),
+        "pixel_mask": torch.zeros(batch, height, width, dtype=torch.bool),
+    }
+    for row, (single, (_, frames, _, height, width)) in enumerate(zip(singles, sizes, strict=True)):
+        words = single["input_ids"][0]
+        inputs["pixel_values_videos"][row, :frames, :, :height, :width] = single[
+            "pixel_values_videos"
+        ]
+        inputs["input_ids"][row, : len(words)] = words
+        inputs["attention_mask"][row, : len(words)] = 1
+        inputs["frame_mask"][row, :frames] = True
+        inputs["pixel_mask"][row, :height, :width] = True
+    return inputs
+
+
+PER_FRAME = ("pred_logits", "pred_boxes", "proxy_queries", "referred_boxes")
+MAPS = ("pred_masks", "referred_masks", "video_hidden_state")
+
+
+def assert_row_equals(
+    batched: ProxyFormerReferringSegmentationOutput,
+    row: int,
+    single: ProxyFormerReferringSegmentationOutput,
+    single_row: int = 0,
+):
+    """Agreement to 1e-5 on all frames and places that the single output has."""
+    names = ("referred_scores", *PER_FRAME, *MAPS)
+    ours, expected = {}, {name: single[name][single_row] for name in names}
+    for name in names:
+        ours[name] = batched[name][row]
+        if name in PER_FRAME:
+            ours[name] = ours[name][: len(expected[name])]
+        if name in MAPS:
+            height, width = expected[name].shape[-2:]
+            ours[name] = ours[name][: len(expected[name]), ..., :height, :width]
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("vision", [{}, TIMM], ids=["video_swin", "timm"])
+@pytest.mark.parametrize("fields", PADDING_VARIANTS.values(), ids=PADDING_VARIANTS.keys())
+@torch.no_grad()
+def test_padding_changes_nothing(fields, vision):
+    model = perturb(tiny_model(**fields, **vision))
+    singles = single_inputs()
+    batched = model(**pad(singles))
+    assert batched.pred_masks.shape == (3, 3, 3, 15, 20)
+    for row, single in enumerate(singles):
+        assert_row_equals(batched, row, model(**single))
+
+
+@pytest.mark.parametrize("fields", [{}, RECIPE], ids=["paper", "recipe"])
+def test_padding_changes_neither_loss_nor_gradients(fields):
+    model = tiny_model(**fields)
+    large, small, _ = single_inputs()
+    labels = torch.zeros(1, 2, 32, 50)
+    labels[:, :, 4:20, 10:34] = 1
+    small_loss = model(**small, mask_labels=labels).loss
+    expected = torch.autograd.grad(small_loss, list(model.parameters()))
+
+    padded = {name: tensor[1:] for name, tensor in pad([large, small]).items()}
+    labels = torch.nn.functional.pad(labels, (0, 22, 0, 8, 0, 1), value=1)
+    loss = model(**padded, mask_labels=labels).loss
+    torch.testing.assert_close(loss, small_loss, atol=1e-5, rtol=1e-5)
+    ours = torch.autograd.grad(loss, list(model.parameters()))
+    ours, expected = (torch.cat([part.flatten() for part in each]) for each in (ours, expected))
+    assert (ours - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("masks", ["frame_mask", "pixel_mask"])
+@torch.no_grad()
+def test_one_mask_alone_is_enough(masks):
+    model = perturb(tiny_model())
+    first, second, _ = single_inputs()
+    if masks == "frame_mask":  # two lengths of one size
+        second["pixel_values_videos"] = first["pixel_values_videos"][:, :2].flip(1)
+    else:  # two sizes of one length
+        first["pixel_values_videos"] = first["pixel_values_videos"][:, :2]
+    inputs = pad([first, second])
+    del inputs[{"frame_mask": "pixel_mask", "pixel_mask": "frame_mask"}[masks]]
+    batched = model(**inputs)
+    for row, single in enumerate((first, second)):
+        assert_row_equals(batched, row, model(**single))
+
+
+@pytest.mark.parametrize("fields", [{}, RECIPE], ids=["paper", "recipe"])
+@torch.no_grad()
+def test_many_expressions_of_one_encoded_video_equal_separate_calls(fields):
+    model = perturb(tiny_model(**fields))
+    singles = single_inputs()[:2]
+    inputs = pad(singles)
+    features = model.get_video_features(
+        inputs["pixel_values_videos"], inputs["frame_mask"], inputs["pixel_mask"]
     )
+    words = random_words(4)
+    outputs = model(input_ids=words, video_features=features)
+    assert outputs.frame_mask.tolist() == inputs["frame_mask"].repeat_interleave(2, 0).tolist()
+    assert torch.equal(outputs.pixel_mask, inputs["pixel_mask"].repeat_interleave(2, 0))
+    for row in range(4):
+        video = singles[row // 2]["pixel_values_videos"]
+        assert_row_equals(outputs, row, model(video, words[row : row + 1]))
+    again = model(input_ids=words[::2], video_features=features)
+    assert_row_equals(again, 1, outputs, 2)
 
 
-@pytest.mark.parametrize("interaction", ["decoupled", "full"])
+# --- Outputs ---
+
+RECORDED = {
+    "decoupled": {
+        "hidden_states": [(2, 3, 2, 16)] * 3,
+        "attentions": [(6, 2, 5, 2)] * 2,
+        "cross_attentions": [(2, 2, 15, 4)] * 2,
+    },
+    "full": {
+        "hidden_states": [(2, 3, 2, 16)] * 3,
+        "attentions": [(2, 2, 15, 6)] * 2,
+        "cross_attentions": [(2, 2, 15, 4)] * 2,
+    },
+    "direct": {
+        "hidden_states": [(2, 3, 2, 16)] * 3,
+        "attentions": [(6, 2, 5, 2)] * 2,
+        "cross_attentions": [],
+    },
+    "conditional": {
+        "hidden_states": [],
+        "attentions": [(6, 2, 5, 2)] * 2,
+        "cross_attentions": [],
+    },
+}
+
+
 @pytest.mark.parametrize("pre_norm", [False, True], ids=["post_norm", "pre_norm"])
-def test_encoder_stacks_layers_on_the_same_words_and_repeated_queries(interaction, pre_norm):
-    encoder = perturb(
-        ProxyFormerEncoder(layer_config(interaction=interaction, pre_norm=pre_norm))
+@pytest.mark.parametrize("interaction", RECORDED)
+@torch.no_grad()
+def test_hidden_states_and_attentions_when_asked(interaction, pre_norm):
+    model = tiny_model(
+        interaction=interaction, pre_norm=pre_norm, num_hidden_layers=2, num_queries=5
     )
-    clips = Clips(padded=True)
-    video_tokens, _, valid_words = clips.tokens()
-    outputs = encoder(clips.video, clips.words, video_tokens, valid_words)
+    model.set_attn_implementation("eager")
+    inputs = {
+        "pixel_values_videos": torch.randn(2, 3, 3, 32, 64),
+        "input_ids": random_words(2),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+    }
+    plain = model(**inputs)
+    assert (plain.hidden_states, plain.attentions, plain.cross_attentions) == (None,) * 3
 
-    videos, states = [], []
-    for row in range(BATCH):
-        video, _, words, video_places, proxy_places = clips.clip(row)
-        proxies = encoder.proxy_queries.repeat(len(video), 1, 1)
-        for layer in encoder.layers:
-            video, proxies = reference_layer(
-                layer, video, proxies, words, video_places, proxy_places
-            )
-            states.append(norm(encoder.proxy_norm, proxies) if pre_norm else proxies)
-        videos.append(norm(encoder.video_norm, video) if pre_norm else video)
-    assert len(outputs.proxy_hidden_states) == 2
-    torch.testing.assert_close(
-        clips.cut(outputs.last_hidden_state, outputs.proxy_hidden_states[0])[2:], states[0::2]
+    outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+    for name, shapes in RECORDED[interaction].items():
+        assert [tuple(tensor.shape) for tensor in outputs[name]] == shapes, name
+    for weights in (*outputs.attentions, *outputs.cross_attentions):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    for weights in outputs.cross_attentions:
+        assert not weights[1, :, :, 3].any()
+    if outputs.hidden_states and not pre_norm:
+        last = outputs.hidden_states[-1].transpose(2, 3).reshape(2, 3, 16, 1, 2)
+        assert torch.equal(last, outputs.video_hidden_state)
+
+
+@torch.no_grad()
+def test_attention_implementations_agree():
+    model = perturb(tiny_model(hidden_size=32))  # flex attention wants heads of 16 channels
+    inputs = pad(single_inputs())
+    assert model.config._attn_implementation == "sdpa"
+    expected = model(**inputs)
+    model.set_attn_implementation("eager")
+    eager = model(**inputs)
+    # Video Swin's attention has a learned bias, which flex attention does not take
+    flex = "flex_attention"
+    model.set_attn_implementation({"": flex, "text_config": flex, "vision_config": "sdpa"})
+    assert model.model.encoder.config._attn_implementation == flex
+    with torch.compiler.set_stance("force_eager"):  # a compilation takes minutes
+        flexible = model(**inputs)
+    for row in range(3):
+        assert_row_equals(eager, row, expected, row)
+        assert_row_equals(flexible, row, expected, row)
+
+
+class FixedLogits(nn.Module):
+    """A class head that knows its answer: logits (R, T, N)."""
+
+    def __init__(self, logits: Tensor):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, proxies: Tensor) -> Tensor:
+        return self.logits[..., None]
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["best", "mixture"])
+@torch.no_grad()
+def test_answer_is_the_best_trajectory_or_a_mixture(soft):
+    model = perturb(tiny_model(soft_selection=soft))
+    # By mean probability of the real frames proxy 1 wins the first clip (0 has the highest mean
+    # logit) and proxy 2 the second, whose last frame is padding.
+    logits = torch.tensor(
+        [
+            [[9.0, 2.0, 0.0], [-3.0, 2.0, 0.0], [-3.0, 2.0, 0.0]],
+            [[-1.0, -2.0, 1.0], [-1.0, -2.0, 1.0], [99.0, 99.0, -99.0]],
+        ]
     )
-    assert_same_gradients(
-        clips.cut(outputs.last_hidden_state, outputs.proxy_hidden_states[1]),
-        [*videos, *states[1::2]],
-        {"video": clips.video, "words": clips.words, **dict(encoder.named_parameters())},
+    model.class_head = FixedLogits(logits)
+    outputs = model(
+        torch.randn(2, 3, 3, 32, 32),
+        random_words(2),
+        frame_mask=torch.tensor([[True, True, True], [True, True, False]]),
     )
+    for row, (best, num_frames) in enumerate([(1, 3), (2, 2)]):
+        real = logits[row, :num_frames]
+        share = real.mean(0).softmax(-1) if soft else torch.eye(3)[best]
+        masks, boxes = outputs.pred_masks[row], outputs.pred_boxes[row]
+        mixed = sum(share[n] * masks[:, n] for n in range(3))
+        torch.testing.assert_close(outputs.referred_masks[row], mixed)
+        mixed = sum(share[n] * boxes[:, n] for n in range(3))
+        torch.testing.assert_close(outputs.referred_boxes[row], mixed)
+        expected_score = (1 / (1 + (-real).exp()))[:, best].mean()
+        torch.testing.assert_close(outputs.referred_scores[row], expected_score)
+
+
+# --- Bad input ---
+
+PIXELS, IDS = torch.zeros(2, 3, 3, 32, 64), torch.full((2, 4), 5)
+HOLE = torch.ones(2, 32, 64, dtype=torch.bool).index_fill(2, torch.tensor([3]), False)
+
+BAD_INPUTS = {
+    "images": ({"pixel_values_videos": PIXELS[:, 0]}, r"\(batch, frames, 3, height, width\), got"),
+    "grey": ({"pixel_values_videos": PIXELS[:, :, :1]}, r"got \(2, 3, 1, 32, 64\)"),
+    "no_frames": ({"pixel_values_videos": PIXELS[:, :0]}, "needs at least one frame"),
+    "no_video": ({"pixel_values_videos": None}, "Give `pixel_values_videos` or `video_features`"),
+    "no_words": ({"input_ids": None}, "`input_ids` are missing"),
+    "expressions": ({"input_ids": IDS[[0, 1, 1]]}, "3 expressions do not divide evenly among 2"),
+    "empty_frame_mask": (
+        {"frame_mask": torch.tensor([[True, True, True], [False, False, False]])},
+        "`frame_mask` must mark at least one frame of each video",
+    ),
+    "late_frames": (
+        {"frame_mask": torch.tensor([[True, True, True], [True, False, True]])},
+        "`frame_mask` .* real frames first",
+    ),
+    "frame_mask_shape": ({"frame_mask": torch.ones(2, 4).bool()}, "`frame_mask` must be"),
+    "empty_pixel_mask": ({"pixel_mask": torch.zeros(2, 32, 64).bool()}, "at least one pixel"),
+    "pixel_mask_shape": ({"pixel_mask": torch.ones(2, 32, 32).bool()}, "`pixel_mask` must be"),
+    "hole": ({"pixel_mask": HOLE}, "`pixel_mask` .* top left"),
+    "labels_rank": ({"mask_labels": torch.ones(2, 32, 64)}, "mask_labels must be"),
+    "labels_size": ({"mask_labels": torch.ones(2, 3, 16, 16)}, "mask_labels must have the frames"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
+def test_bad_input_is_one_clear_error(wrong, message):
+    inputs = {"pixel_values_videos": PIXELS, "input_ids": IDS, **wrong}
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(**inputs)
+
+
+BACKBONES_WITHOUT_A_STRIDE = {
+    "three_stages": tiny_swin(3),
+    "no_stride_4": tiny_swin(out_features=["stage2", "stage3", "stage4"]),
+    "timm": TimmBackboneConfig(backbone="test_resnet", out_indices=[2, 3, 4]),
+    "last_map_only": ResNetConfig(
+        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "vision", BACKBONES_WITHOUT_A_STRIDE.values(), ids=BACKBONES_WITHOUT_A_STRIDE.keys()
+)
+def test_a_backbone_that_lacks_a_stride_is_named(vision):
+    with pytest.raises(ValueError, match="`vision_config` gives maps at strides .* also needs"):
+        tiny_model(vision_config=vision)
+
+
+def test_maps_are_found_by_stride_whatever_else_the_backbone_gives():
+    names = ["stem", "stage1", "stage2", "stage3", "stage4"]
+    vision = tiny_swin(out_features=names)
+    model = tiny_model(vision_config=vision, encoded_stride=16)
+    assert [vision.out_features[level] for level in model.model.video_encoder.levels] == [
+        "stage3",
+        "stage2",
+        "stage1",
+    ]

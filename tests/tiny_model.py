@@ -4,7 +4,8 @@
 from pathlib import Path
 
 import torch
-from transformers import RobertaConfig, RobertaTokenizer
+from torch import nn
+from transformers import RobertaConfig, RobertaTokenizer, TimmBackboneConfig
 
 from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
 from proxyformer_hf.configuration_video_swin import VideoSwinConfig
@@ -14,20 +15,29 @@ from proxyformer_hf.video_processing_proxyformer import ProxyFormerVideoProcesso
 
 VOCABULARY = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *"abcdefghijklmnopqrstuvwxyz"]
 
+TINY_TEXT = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+TINY_TIMM = TimmBackboneConfig(backbone="test_resnet", out_indices=[1, 2, 3, 4])
+
+
+def tiny_swin(num_stages: int = 4, **fields) -> VideoSwinConfig:
+    """One layer in each stage; the last stage's stride is 2 ** (num_stages + 1)."""
+    ones = (1,) * num_stages
+    return VideoSwinConfig(
+        embed_dim=8, depths=ones, num_heads=ones, window_size=(2, 2, 2), **fields
+    )
+
 
 def tiny_config(**fields) -> ProxyFormerConfig:
     """One layer of RoBERTa, of each stage of Video Swin and of CMIE; `fields` replace any of it."""
     defaults = {
-        "text_config": RobertaConfig(
-            vocab_size=len(VOCABULARY),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-        ),
-        "vision_config": VideoSwinConfig(
-            embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=(2, 2, 2)
-        ),
+        "text_config": RobertaConfig(**TINY_TEXT),
+        "vision_config": tiny_swin(),
         "hidden_size": 16,
         "num_attention_heads": 2,
         "num_hidden_layers": 1,
@@ -37,6 +47,21 @@ def tiny_config(**fields) -> ProxyFormerConfig:
     return ProxyFormerConfig(**{**defaults, **fields})
 
 
+def tiny_model(**fields) -> ProxyFormerForReferringSegmentation:
+    """Of `tiny_config(**fields)`, always with the same weights, in evaluation mode."""
+    torch.manual_seed(0)
+    return ProxyFormerForReferringSegmentation(tiny_config(**fields)).eval()
+
+
+def perturb(module: nn.Module) -> nn.Module:
+    """Noise on all weights, so that no bias or norm is the neutral one of the start."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    return module
+
+
 def save_tiny_checkpoint(folder: Path) -> None:
     """Writes model and processor; frames are resized to at most 32 x 64 pixels."""
     tokenizer = RobertaTokenizer(
@@ -44,5 +69,4 @@ def save_tiny_checkpoint(folder: Path) -> None:
     )
     video_processor = ProxyFormerVideoProcessor(size={"shortest_edge": 32, "longest_edge": 64})
     ProxyFormerProcessor(video_processor, tokenizer).save_pretrained(folder)
-    torch.manual_seed(0)
-    ProxyFormerForReferringSegmentation(tiny_config()).eval().save_pretrained(folder)
+    tiny_model().save_pretrained(folder)

@@ -45,6 +45,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         proxy_to_video (`bool`, defaults to `True`): the P2V attention (off: table IV (4)).
         early_fusion (`bool`, defaults to `False`):
             Multiply the video features by words attended to, before the layers, as the baseline.
+        lexical_words (`bool`, defaults to `False`):
+            Add the text encoder's input word embeddings to its output. Contexts make a frozen
+            encoder's "left" and "right" nearly alike; their embeddings are not.
         text_to_video (`bool`, defaults to `False`): video tokens attend to words in each layer.
         grounding_map (`bool`, defaults to `False`):
             Add a supervised sentence-to-pixel similarity to the video features before the layers.
@@ -89,6 +92,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     interaction: Literal["decoupled", "full", "direct", "conditional"] = "decoupled"
     proxy_to_video: bool = True
     early_fusion: bool = False
+    lexical_words: bool = False
     text_to_video: bool = False
     grounding_map: bool = False
     soft_selection: bool = False

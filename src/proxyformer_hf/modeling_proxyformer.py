@@ -898,15 +898,20 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             nn.Linear(config.text_config.hidden_size, config.hidden_size),
             nn.LayerNorm(config.hidden_size),
         )
+        self.lexical_projection = None
+        if config.lexical_words:
+            self.lexical_projection = nn.Sequential(
+                nn.LayerNorm(config.text_config.hidden_size),
+                nn.Linear(config.text_config.hidden_size, config.hidden_size),
+            )
         self.video_encoder = ProxyFormerVideoEncoder(config)
         self.text_fusion = None
         if config.early_fusion or config.grounding_map:
             self.text_fusion = ProxyFormerTextFusion(config)
         self.encoder = ProxyFormerEncoder(config)
         self.mask_decoder = ProxyFormerMaskDecoder(config)
-        if config.freeze_text:
-            self.text_encoder.requires_grad_(False)
         self.post_init()
+        self.train(self.training)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_encoder.get_input_embeddings()
@@ -916,8 +921,8 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        if self.config.freeze_text:
-            self.text_encoder.eval()
+        if self.config.freeze_text:  # also after from_pretrained, whose new parameters are free
+            self.text_encoder.eval().requires_grad_(False)
         return self
 
     def get_video_features(
@@ -951,7 +956,10 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         """Words F_t (R, L, C) and their mean, the sentence (R, C)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_text):
             hidden = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+            embedding = self.get_input_embeddings()(input_ids)
         words = self.text_projection(hidden)
+        if self.lexical_projection is not None:
+            words = words + self.lexical_projection(embedding)
         return words, masked_mean(words, attention_mask, dim=1)
 
     @can_return_tuple

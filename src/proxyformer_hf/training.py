@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
@@ -167,6 +167,19 @@ def training_loader(
     )
 
 
+def training_step(
+    accelerator, network, batch, optimizer, gradient_clip: float
+) -> dict[str, Tensor]:
+    """One update, left out when the gradient is not finite; returns the loss terms."""
+    output = network(**batch)
+    accelerator.backward(output.loss)
+    norm = accelerator.clip_grad_norm_(network.parameters(), gradient_clip)
+    if torch.isfinite(norm):
+        optimizer.step()
+    optimizer.zero_grad()
+    return {"loss": output.loss, "gradient_norm": norm, **output.loss_dict}
+
+
 def train(
     model,
     processor,
@@ -182,8 +195,8 @@ def train(
 ) -> None:
     """Train for `max_steps` and leave `last` (the averaged model) and `log.jsonl` in `output_dir`.
 
-    `evaluate` is called without arguments every `evaluate_every` steps while the model holds the
-    averaged weights; what it returns goes to the log.
+    `evaluate` is called every `evaluate_every` steps while the model holds the averaged weights;
+    what it returns goes to the log.
     """
     accelerator = Accelerator()
     average = WeightAverage(model, recipe.ema_decay)
@@ -207,27 +220,18 @@ def train(
     bar = tqdm(loader, initial=done, total=max_steps, disable=not accelerator.is_main_process)
     network.train()
     for step, batch in enumerate(bar, done + 1):
-        output = network(**batch)
-        accelerator.backward(output.loss)
-        norm = accelerator.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
-        if torch.isfinite(norm):
-            optimizer.step()
-        optimizer.zero_grad()
+        terms = training_step(accelerator, network, batch, optimizer, recipe.gradient_clip)
         scheduler.step()
         average.update(step)
         if accelerator.is_main_process and (step % 10 == 0 or step == max_steps):
-            terms = {"loss": output.loss, "gradient_norm": norm, **output.loss_dict}
             terms = {name: value.item() for name, value in terms.items()}
             write_log(log, {"step": step, "seconds": time.monotonic() - started, **terms})
-            main_terms = {name: f"{v:.3g}" for name, v in terms.items() if "_aux_" not in name}
-            bar.set_postfix(main_terms)
+            bar.set_postfix({k: f"{v:.3g}" for k, v in terms.items() if "_aux_" not in k})
         if step % evaluate_every == 0 and accelerator.is_main_process:
             network.eval()
             with average.applied():
-                scores = evaluate()
+                write_log(log, {"step": step, **evaluate()})
             network.train()
-            write_log(log, {"step": step, **scores})
-            bar.write(f"step {step}: " + ", ".join(f"{k} {v:.1f}" for k, v in scores.items()))
         if time.monotonic() - saved > 60 * checkpoint_minutes:
             save(step)
             saved = time.monotonic()
@@ -235,5 +239,6 @@ def train(
 
 
 def write_log(path: Path, entry: dict[str, float]) -> None:
+    """Append a line of JSON."""
     with open(path, "a") as file:
         file.write(json.dumps(entry) + "\n")

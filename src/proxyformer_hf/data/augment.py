@@ -27,6 +27,12 @@ class Camera:
         self.matrices, self.offsets, self.size, self.flip = matrices, offsets, size, flip
 
     @classmethod
+    def still(cls, image: LabelledImage) -> "Camera":
+        """One frame that shows the image as it is."""
+        size = (image.height, image.width)
+        return cls(np.eye(2)[None], np.zeros((1, 2)), size, flip=False)
+
+    @classmethod
     def random(
         cls,
         rng: np.random.Generator,

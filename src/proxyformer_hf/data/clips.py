@@ -2,10 +2,10 @@
 """Training clips: real videos, and images set in motion, each with several expressions and masks.
 
 A sample is a dict of
-    frames: uint8 (num_frames, 3, height, width)
+    frames: uint8 (T, 3, height, width)
     expressions: E strings
-    masks: uint8 (E, num_frames, height, width), empty where an expression's object is not shown
-Sample i depends on (seed, i) alone, and all samples of a step have one size.
+    masks: uint8 (E, T, height, width), empty where an expression's object is not shown
+Sample i depends on (seed, i) alone, and all samples of a step have one shape.
 """
 
 from collections import Counter
@@ -34,7 +34,8 @@ from .sources import MIN_TARGET_AREA, Instance, LabelledImage, LabelledVideo, ra
 class ClipRecipe:
     """What training clips look like. Sizes are (height, width); shares are probabilities."""
 
-    num_frames: int = 3
+    num_frames: int = 3  # of clips of videos
+    image_frames: int = 3  # of clips of images
     num_expressions: int = 3
     video_share: float = 0.5  # of the steps; the others show images
     video_size: tuple[int, int] = (192, 352)
@@ -212,7 +213,7 @@ class TrainingClips(Dataset):
         size = recipe.image_size[::-1] if portrait else recipe.image_size
         still = bool(rng.random() < recipe.still_share)
         source = (image.height, image.width)
-        camera = Camera.random(rng, source, tuple(size), recipe.num_frames, still)
+        camera = Camera.random(rng, source, tuple(size), recipe.image_frames, still)
         scene = ImageScene(image, camera)
         count = recipe.num_expressions
         if rng.random() < recipe.absent_share:
