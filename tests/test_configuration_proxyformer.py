@@ -34,6 +34,7 @@ def test_defaults_are_the_paper():
         "mask_loss_coefficient": 2,
         # nothing that the paper does not have
         "early_fusion": False,
+        "lexical_words": False,
         "text_to_video": False,
         "grounding_map": False,
         "soft_selection": False,

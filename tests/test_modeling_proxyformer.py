@@ -4,13 +4,14 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import ResNetConfig, TimmBackboneConfig
+from transformers import ElectraConfig, ResNetConfig, TimmBackboneConfig
 
 from proxyformer_hf.modeling_proxyformer import (
     ProxyFormerModel,
     ProxyFormerReferringSegmentationOutput,
 )
 from tests.tiny_model import (
+    TINY_TEXT,
     TINY_TIMM,
     VOCABULARY,
     perturb,
@@ -102,6 +103,7 @@ VARIANTS = {
     "five_layers": {"num_hidden_layers": 5},
     "no_auxiliary_loss": {"num_hidden_layers": 2, "auxiliary_loss": False},
     "frozen_text": {"freeze_text": True},
+    "lexical_words": {"lexical_words": True, "freeze_text": True},
 }
 
 
@@ -168,10 +170,30 @@ def test_frozen_text_has_no_dropout_in_training():
     text.hidden_dropout_prob = text.attention_probs_dropout_prob = 0.5
     words = random_words(2)
     for freeze in (True, False):
-        model = tiny_model(freeze_text=freeze, text_config=text).model.train()
+        model = tiny_model(freeze_text=freeze, text_config=text).train().model
+        assert model.encoder.training
         first, second = (model.encode_text(words)[0] for _ in range(2))
         assert torch.equal(first, second) is freeze
-        assert not model.encoder.training or model.training
+
+
+@pytest.mark.parametrize(
+    "text",  # an encoder whose embeddings have its width, and one whose embeddings are wider
+    [tiny_config().text_config, ElectraConfig(**TINY_TEXT)],
+    ids=["roberta", "electra"],
+)
+@torch.no_grad()
+def test_lexical_words_add_what_the_words_mean_alone(text):
+    model = perturb(tiny_model(lexical_words=True, text_config=text)).model
+    ids, valid = torch.tensor([[5, 6, 5, 1]]), torch.tensor([[1, 1, 1, 0]])
+    words, sentence = model.encode_text(ids, valid)
+    torch.testing.assert_close(sentence, words[:, :3].mean(1))
+
+    norm, linear = model.lexical_projection
+    embedding = model.text_encoder.embeddings.word_embeddings.weight[ids]
+    lexical = linear(norm(embedding))
+    model.lexical_projection = None
+    in_context, _ = model.encode_text(ids, valid)
+    torch.testing.assert_close(words, in_context + lexical)
 
 
 # --- Padding, and one video for many expressions ---
@@ -368,6 +390,8 @@ def test_hidden_states_and_attentions_when_asked(interaction, pre_norm):
         assert torch.equal(last, outputs.video_hidden_state)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask")
 @torch.no_grad()
 def test_attention_implementations_agree():
     model = perturb(tiny_model(hidden_size=32))  # flex attention wants heads of 16 channels
@@ -449,9 +473,9 @@ BAD_INPUTS = {
         "`frame_mask` .* real frames first",
     ),
     "frame_mask_shape": ({"frame_mask": torch.ones(2, 4).bool()}, "`frame_mask` must be"),
-    "empty_pixel_mask": ({"pixel_mask": torch.zeros(2, 32, 64).bool()}, "at least one pixel"),
+    "empty_pixel_mask": ({"pixel_mask": torch.zeros(2, 32, 64).bool()}, "top left rectangle"),
     "pixel_mask_shape": ({"pixel_mask": torch.ones(2, 32, 32).bool()}, "`pixel_mask` must be"),
-    "hole": ({"pixel_mask": HOLE}, "`pixel_mask` .* top left"),
+    "hole": ({"pixel_mask": HOLE}, "top left rectangle"),
     "labels_rank": ({"mask_labels": torch.ones(2, 32, 64)}, "mask_labels must be"),
     "labels_size": ({"mask_labels": torch.ones(2, 3, 16, 16)}, "mask_labels must have the frames"),
 }

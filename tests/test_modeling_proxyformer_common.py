@@ -87,9 +87,9 @@ class ProxyFormerModelTest(common.ModelTesterMixin, unittest.TestCase):
             inputs["mask_labels"] = masks
         return inputs
 
-    # Left out: the mixin's get_video_features is that of language models, one sequence of states and
-    # a pooled vector that take the place of words. Ours returns the maps that forward takes back,
-    # as test_modeling_proxyformer.py checks.
+    # Left out: the mixin's get_video_features is that of language models, one sequence of states
+    # and a pooled vector that take the place of words. Ours returns the maps that forward takes
+    # back, as test_modeling_proxyformer.py checks.
     test_get_video_features_output_0 = None
     test_get_video_features_output_1 = None
     test_get_video_features_output_2 = None

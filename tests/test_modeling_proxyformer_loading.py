@@ -62,6 +62,14 @@ def test_round_trip_is_exact(tmp_path, vision):
     assert torch.equal(loaded(VIDEOS, WORDS).pred_masks, model(VIDEOS, WORDS).pred_masks)
 
 
+def test_a_loaded_frozen_text_encoder_stays_frozen(tmp_path):
+    tiny_model(freeze_text=True).save_pretrained(tmp_path)
+    model = ProxyFormerForReferringSegmentation.from_pretrained(tmp_path).train().model
+    assert not any(weight.requires_grad for weight in model.text_encoder.parameters())
+    assert all(weight.requires_grad for weight in model.text_projection.parameters())
+    assert model.text_projection.training and not model.text_encoder.training
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, str]:
     """A Video Swin and a Bert in float16, each alone in a folder."""

@@ -481,6 +481,7 @@ class ProxyFormerDirectLayer(GradientCheckpointingLayer):
         self.video_encoding = ProxyFormerSpatioTemporalAttention(config)
         self.text_to_video = ProxyFormerCrossAttention(config)
         self.video_feed_forward = feed_forward(config)
+        self.word_norm = norm_before(config)
         self.word_projection = input_projection(config)
         self.video_to_text = ProxyFormerCrossAttention(config)
         self.word_feed_forward = feed_forward(config)
@@ -495,9 +496,9 @@ class ProxyFormerDirectLayer(GradientCheckpointingLayer):
         valid_words: Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        context = self.video_norm(video)
+        context, word_context = self.video_norm(video), self.word_norm(words)
         encoded = self.video_encoding(self.video_projection(video), video_tokens, **kwargs)
-        encoded = self.text_to_video(encoded, video_tokens, words, valid_words, **kwargs)
+        encoded = self.text_to_video(encoded, video_tokens, word_context, valid_words, **kwargs)
         no_position = ProxyFormerTokens(None, proxy_tokens.time, None, None)
         updated = self.video_to_text(
             self.word_projection(words)[:, None],
@@ -749,10 +750,10 @@ def backbone_levels(backbone: PreTrainedModel, encoded_stride: int) -> list[int]
     """Indices of the backbone's maps at the encoded stride and all finer ones down to 4."""
     if hasattr(backbone, "_backbone"):
         strides = backbone._backbone.feature_info.reduction()
-    else:  # transformers counts the stem as stage 0; stage 1 is at the stride of the patches
+    else:  # transformers counts the stem as stage 0; it has the stride of stage 1, the patches'
         patch_size = getattr(backbone.config, "patch_size", 4)
         finest = patch_size if isinstance(patch_size, int) else patch_size[-1]
-        strides = [finest * 2 ** (index - 1) for index in backbone.out_indices if index > 0]
+        strides = [finest * 2 ** max(index - 1, 0) for index in backbone.out_indices]
     last_at = {stride: level for level, stride in enumerate(strides)}
     wanted = [stride for stride in (32, 16, 8, 4) if stride <= encoded_stride]
     missing = [stride for stride in wanted if stride not in last_at]
@@ -782,10 +783,12 @@ def video_extents(
                 "`frame_mask` must mark at least one frame of each video, real frames first."
             )
     if pixel_mask is not None:
-        extents[:, 1] = -(-pixel_mask.any(2).sum(1) // CANVAS)
-        extents[:, 2] = -(-pixel_mask.any(1).sum(1) // CANVAS)
-        if bool(extents.eq(0).any()):
-            raise ValueError("`pixel_mask` must mark at least one pixel of each video.")
+        rows, columns = pixel_mask.any(2).sum(1), pixel_mask.any(1).sum(1)
+        row, column = (torch.arange(size, device=pixels.device) for size in pixel_mask.shape[1:])
+        rectangle = (row < rows[:, None])[:, :, None] & (column < columns[:, None])[:, None]
+        if not torch.equal(pixel_mask.bool(), rectangle) or bool(rows.eq(0).any()):
+            raise ValueError("`pixel_mask` must mark a top left rectangle of each video's frames.")
+        extents[:, 1], extents[:, 2] = -(-rows // CANVAS), -(-columns // CANVAS)
     return None if torch.equal(extents, full) else extents
 
 
@@ -900,9 +903,9 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         )
         self.lexical_projection = None
         if config.lexical_words:
+            embedding_size = self.get_input_embeddings().embedding_dim
             self.lexical_projection = nn.Sequential(
-                nn.LayerNorm(config.text_config.hidden_size),
-                nn.Linear(config.text_config.hidden_size, config.hidden_size),
+                nn.LayerNorm(embedding_size), nn.Linear(embedding_size, config.hidden_size)
             )
         self.video_encoder = ProxyFormerVideoEncoder(config)
         self.text_fusion = None
@@ -948,6 +951,13 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
                 f"`pixel_values_videos` of shape {tuple(pixel_values_videos.shape)} is empty; a "
                 "video needs at least one frame."
             )
+        batch, num_frames, _, height, width = pixel_values_videos.shape
+        for name, mask, shape in (
+            ("frame_mask", frame_mask, (batch, num_frames)),
+            ("pixel_mask", pixel_mask, (batch, height, width)),
+        ):
+            if mask is not None and mask.shape != shape:
+                raise ValueError(f"`{name}` must be {shape}, got {tuple(mask.shape)}.")
         return self.video_encoder(pixel_values_videos, frame_mask, pixel_mask)
 
     def encode_text(
@@ -956,10 +966,9 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         """Words F_t (R, L, C) and their mean, the sentence (R, C)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_text):
             hidden = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
-            embedding = self.get_input_embeddings()(input_ids)
         words = self.text_projection(hidden)
         if self.lexical_projection is not None:
-            words = words + self.lexical_projection(embedding)
+            words = words + self.lexical_projection(self.get_input_embeddings()(input_ids))
         return words, masked_mean(words, attention_mask, dim=1)
 
     @can_return_tuple
