@@ -282,6 +282,25 @@ def test_padding_changes_nothing(fields, vision):
         assert_row_equals(batched, row, model(**single))
 
 
+@pytest.mark.parametrize("semantics", ["video", "text", "both"])
+@torch.no_grad()
+def test_joint_semantics_average_real_tokens_alone(semantics):
+    """Equation 7, one clip at a time."""
+    model = perturb(tiny_model(jsc_semantics=semantics))
+    outputs = model.model(**pad(single_inputs()))
+    joint = model.embed_semantics(outputs)["joint_embedding"]
+    for row, ((num_frames, height, width), num_words) in enumerate(
+        zip(VIDEO_SIZES, WORD_COUNTS, strict=True)
+    ):
+        rows, columns = math.ceil(height / 32), math.ceil(width / 32)
+        video = outputs.last_hidden_state[row, :num_frames, :, :rows, :columns].mean((0, 2, 3))
+        text = outputs.text_hidden_state[row, :num_words].mean(0)
+        means = {"video": [video], "text": [text], "both": [video, text]}[semantics]
+        projection = model.joint_projection
+        expected = projection.weight @ torch.cat(means) + projection.bias
+        torch.testing.assert_close(joint[row], expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("fields", [{}, RECIPE], ids=["paper", "recipe"])
 def test_padding_changes_neither_loss_nor_gradients(fields):
     model = tiny_model(**fields)
@@ -430,7 +449,7 @@ def test_answer_is_the_best_trajectory_or_a_mixture(soft):
     # logit) and proxy 2 the second, whose last frame is padding.
     logits = torch.tensor(
         [
-            [[9.0, 2.0, 0.0], [-3.0, 2.0, 0.0], [-3.0, 2.0, 0.0]],
+            [[9.0, 2.0, 0.0], [-1.0, 2.0, 0.0], [-1.0, 2.0, 0.0]],
             [[-1.0, -2.0, 1.0], [-1.0, -2.0, 1.0], [99.0, 99.0, -99.0]],
         ]
     )

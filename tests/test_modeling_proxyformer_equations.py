@@ -176,7 +176,9 @@ def reference_direct_layer(
     encoded = spatio_temporal(
         layer.video_encoding, linear(layer.video_projection, video), video_places
     )
-    encoded = cross_attention(layer.text_to_video, encoded, video_places, words)
+    encoded = cross_attention(
+        layer.text_to_video, encoded, video_places, norm(layer.word_norm, words)
+    )
     context = norm(layer.video_norm, video).flatten(0, 1)
     sentence = linear(layer.word_projection, words)[None]
     updated = cross_attention(layer.video_to_text, sentence, proxy_places, context)[0]
