@@ -565,7 +565,6 @@ class ProxyFormerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, ProxyFormerEncoder):
             init.normal_(module.proxy_queries, std=self.config.initializer_range)
         elif isinstance(module, ProxyFormerTextFusion) and self.config.grounding_map:
-            init.constant_(module.grounding_scale, math.log(10.0))
             init.zeros_(module.grounding_bias)
         elif isinstance(module, ProxyFormerForReferringSegmentation):
             # the focal loss wants rare positives at the start, as in the baseline
@@ -801,9 +800,9 @@ class ProxyFormerTextFusion(nn.Module):
         self.grounding = config.grounding_map
         if self.grounding:
             self.pixel_projection = nn.Linear(config.hidden_size, config.hidden_size)
-            self.sentence_projection = nn.Linear(config.hidden_size, config.hidden_size)
+            self.position_projection = nn.Linear(config.hidden_size, config.hidden_size)
+            self.word_projection = nn.Linear(config.hidden_size, config.hidden_size)
             self.map_projection = nn.Linear(1, config.hidden_size)
-            self.grounding_scale = nn.Parameter(torch.empty(()))
             self.grounding_bias = nn.Parameter(torch.empty(()))
 
     def forward(
@@ -811,21 +810,25 @@ class ProxyFormerTextFusion(nn.Module):
         video: Tensor,
         tokens: ProxyFormerTokens,
         words: Tensor,
-        sentence: Tensor,
         valid_words: Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
+        """Video (R, T, H*W, C) after the fusion, and grounding logits (R, T, H*W)."""
         if self.attention is not None:
             query = tokens.at_space(video).flatten(1, 2)
             update, _ = self.attention(query, words, words, valid_words, **kwargs)
             video = video * update.view(video.shape)
         if not self.grounding:
             return video, None
-        pixel = F.normalize(self.pixel_projection(tokens.at_space(video)), dim=-1)
-        sentence = F.normalize(self.sentence_projection(sentence), dim=-1)
-        similarity = (pixel * sentence[:, None, None]).sum(-1)
-        logits = similarity * self.grounding_scale.exp() + self.grounding_bias
-        return video + self.map_projection(logits.sigmoid()[..., None]), logits
+        # Plain dot products with each word: a cosine with their mean hides "left" among the rest.
+        place = self.pixel_projection(video) + self.position_projection(tokens.space)
+        word = self.word_projection(F.gelu(words))
+        if valid_words is not None:
+            word = word * valid_words[..., None]
+        similarity = torch.einsum("rtpc,rc->rtp", place, word.sum(1))
+        logits = similarity * place.shape[-1] ** -0.5 + self.grounding_bias
+        # The map is learned from the masks alone; the layers read it as they read the pixels.
+        return video + self.map_projection(logits.detach().sigmoid()[..., None]), logits
 
 
 def valid_places(extents: Tensor, height: int, width: int, stride: int) -> Tensor:
@@ -1017,7 +1020,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         grounding_logits = None
         if self.text_fusion is not None:
             video, grounding_logits = self.text_fusion(
-                video, tokens, words, sentence, attention_mask, **kwargs
+                video, tokens, words, attention_mask, **kwargs
             )
         encoder_outputs = self.encoder(video, words, tokens, attention_mask, **kwargs)
         video = encoder_outputs.last_hidden_state

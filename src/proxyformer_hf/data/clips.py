@@ -42,6 +42,7 @@ class ClipRecipe:
     image_size: tuple[int, int] = (224, 288)  # turned for portrait images
     written_share: float = 0.7  # of an object that has written expressions
     absent_share: float = 0.3  # of image clips with an expression of something that is not there
+    video_absent_share: float = 1.0  # the same, of video clips
     still_share: float = 0.15  # of image clips without motion
     composed_share: float = 0.3  # of video clips into which an object of an image is pasted
 
@@ -276,9 +277,12 @@ class TrainingClips(Dataset):
         ids = [2, 3, 4, 4]
         ids += [i for i in (0, 1) if indices[0] < 8 or not is_positional(video.expressions[i])]
         wordings = [video.expressions[i] for i in rng.permutation(np.array(ids))]
-        wordings = list(dict.fromkeys(wordings))[: recipe.num_expressions - 1 - len(entries)]
+        num_absent = int(rng.random() < recipe.video_absent_share)
+        wordings = list(dict.fromkeys(wordings))
+        wordings = wordings[: recipe.num_expressions - num_absent - len(entries)]
         entries += [(vary_article(text, rng), masks) for text in wordings]
-        entries.append((self._absent_from(shown, rng), np.zeros_like(masks)))
+        if num_absent:
+            entries.append((self._absent_from(shown, rng), np.zeros_like(masks)))
         texts, all_masks = [text for text, _ in entries], np.stack([mask for _, mask in entries])
         if rng.random() < 0.5:
             frames, all_masks = frames[:, :, ::-1], all_masks[..., ::-1]
