@@ -823,9 +823,11 @@ class ProxyFormerTextFusion(nn.Module):
         # Plain dot products with each word: a cosine with their mean hides "left" among the rest.
         place = self.pixel_projection(video) + self.position_projection(tokens.space)
         word = self.word_projection(F.gelu(words))
-        if valid_words is not None:
-            word = word * valid_words[..., None]
-        similarity = torch.einsum("rtpc,rc->rtp", place, word.sum(1))
+        if valid_words is None:
+            valid_words = words.new_ones(words.shape[:2])
+        # the sum of L words has about sqrt(L) times the spread of one
+        phrase = (word * valid_words[..., None]).sum(1) / valid_words.sum(1, keepdim=True).sqrt()
+        similarity = torch.einsum("rtpc,rc->rtp", place, phrase)
         logits = similarity * place.shape[-1] ** -0.5 + self.grounding_bias
         # The map is learned from the masks alone; the layers read it as they read the pixels.
         return video + self.map_projection(logits.detach().sigmoid()[..., None]), logits
