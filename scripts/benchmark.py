@@ -191,8 +191,8 @@ def speed(
 
     typer.echo(
         f"{model or 'untrained paper model'}, {num_frames} frames of {height}x{width}, "
-        f"1 expression unless said,\n{device}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"median of {repeats} runs"
+        f"1 expression unless said,\n{device}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}; median of {repeats} runs"
     )
     typer.echo(f"{'way':30}{'seconds':>8}  {'compared with':30}{'seconds':>8}  times as fast")
     for way, other in COMPARISONS:

@@ -6,6 +6,7 @@ depends on their values, which a graph cannot.
 """
 
 import shutil
+from statistics import median
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from proxyformer_hf.modeling_proxyformer import ProxyFormerForReferringSegmentat
 VISION_CONFIGS = {
     # the second layer's windows are shifted over a map of more than one window
     "video_swin": VideoSwinConfig(
-        embed_dim=8, depths=(2, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=(2, 3, 3)
+        embed_dim=16, depths=(2, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=(2, 3, 3)
     ),
     "timm": TimmBackboneConfig(
         backbone="resnet10t", out_indices=[1, 2, 3, 4], freeze_batch_norm_2d=True
@@ -28,24 +29,26 @@ VISION_CONFIGS = {
 OUTPUTS = ("pred_logits", "pred_boxes", "pred_masks", "referred_masks", "referred_scores")
 
 
-def tiny_model(vision_config: PreTrainedConfig) -> ProxyFormerForReferringSegmentation:
+def tiny_model(
+    vision_config: PreTrainedConfig, seed: int = 0
+) -> ProxyFormerForReferringSegmentation:
     config = ProxyFormerConfig(
         text_config=RobertaConfig(
             vocab_size=30,
-            hidden_size=16,
+            hidden_size=32,
             num_hidden_layers=1,
             num_attention_heads=2,
-            intermediate_size=16,
+            intermediate_size=32,
             max_position_embeddings=32,
         ),
         vision_config=vision_config,
-        hidden_size=16,
+        hidden_size=32,
         num_attention_heads=2,
         num_hidden_layers=1,
         num_queries=3,
-        mask_feature_size=8,
+        mask_feature_size=16,
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return ProxyFormerForReferringSegmentation(config).eval()
 
 
@@ -75,7 +78,7 @@ def assert_same_outputs(outputs, expected):
 
 @torch.no_grad()
 def test_full_graph_compiles_with_equal_results(model, inputs):
-    """Without generated code: what has to hold for a full graph shows before the back end's turn."""
+    """Without generated code: whether the graph is whole shows before the back end's turn."""
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager")
     assert_same_outputs(compiled(**inputs), model(**inputs))
@@ -102,12 +105,19 @@ def test_exported_program_has_equal_results(model, inputs):
         assert_same_outputs(exported(**given), model(**given))
 
 
+@pytest.mark.parametrize("vision", VISION_CONFIGS)
 @torch.no_grad()
-def test_bfloat16_autocast_agrees_within_2_percent(model, inputs):
-    """In the norm of each output; single pixels of a map may round further."""
-    expected = model(**inputs)
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = model(**inputs)
-    for name in ("pred_logits", "pred_boxes", "pred_masks"):
-        difference = (outputs[name].float() - expected[name]).norm()
-        assert difference <= 2e-2 * expected[name].norm(), name
+def test_bfloat16_autocast_agrees_within_2_percent(vision, inputs):
+    """In the median of five random networks: any one may amplify a rounding, say by a near tie."""
+    names = ("pred_logits", "pred_boxes", "pred_masks")
+    differences = {name: [] for name in names}
+    for seed in range(5):
+        model = tiny_model(VISION_CONFIGS[vision], seed)
+        expected = model(**inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(**inputs)
+        for name in names:
+            difference = (outputs[name].float() - expected[name]).abs().max()
+            differences[name].append((difference / expected[name].abs().max()).item())
+    for name in names:
+        assert 0 < median(differences[name]) <= 2e-2, (name, differences[name])

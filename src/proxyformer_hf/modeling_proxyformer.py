@@ -308,7 +308,7 @@ class ProxyFormerSpatioTemporalAttention(nn.Module):
             for name, attend in branches.items()
         }
         if self.pre_norm:
-            return hidden + sum(updates.values())
+            return sum(updates.values(), start=hidden)
         return sum(self.norms[name](hidden + update) for name, update in updates.items())
 
     @staticmethod
@@ -715,7 +715,8 @@ class ProxyFormerVideoEncoder(nn.Module):
             maps = [features.flatten(0, 1) for features in self.backbone(pixels).feature_maps]
         else:
             frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            maps = self.backbone(frames).feature_maps
+            parts = [self.backbone(part).feature_maps for part in frames.split(part_size(frames))]
+            maps = [torch.cat(level) for level in zip(*parts, strict=True)]
             if self.channels_last:
                 maps = [features.permute(0, 3, 1, 2) for features in maps]
         maps = [maps[level] for level in self.levels]
@@ -743,6 +744,16 @@ class ProxyFormerVideoEncoder(nn.Module):
             for canvas, features in zip(maps, own, strict=True):
                 canvas[rows, :frames, :, : features.shape[-2], : features.shape[-1]] = features
         return maps
+
+
+def part_size(frames: Tensor) -> int:
+    """How many of the frames (n, 3, h, w) a per-frame network is given at once.
+
+    All of them, but one on a CPU that does not train: the maps of a whole clip need memory that the
+    system hands out afresh for every layer, which takes longer than the layer (1.5 times in all).
+    """
+    at_once = not frames.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling()
+    return len(frames) if at_once else 1
 
 
 def backbone_levels(backbone: PreTrainedModel, encoded_stride: int) -> list[int]:
@@ -823,10 +834,9 @@ class ProxyFormerTextFusion(nn.Module):
         # Plain dot products with each word: a cosine with their mean hides "left" among the rest.
         place = self.pixel_projection(video) + self.position_projection(tokens.space)
         word = self.word_projection(F.gelu(words))
-        if valid_words is None:
-            valid_words = words.new_ones(words.shape[:2])
+        weight = words.new_ones(words.shape[:2]) if valid_words is None else valid_words.to(word)
         # the sum of L words has about sqrt(L) times the spread of one
-        phrase = (word * valid_words[..., None]).sum(1) / valid_words.sum(1, keepdim=True).sqrt()
+        phrase = (word * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).sqrt()
         similarity = torch.einsum("rtpc,rc->rtp", place, phrase)
         logits = similarity * place.shape[-1] ** -0.5 + self.grounding_bias
         # The map is learned from the masks alone; the layers read it as they read the pixels.
@@ -1017,7 +1027,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         )
 
         words, sentence = self.encode_text(input_ids, attention_mask)
-        video = encoded_map.flatten(3).transpose(2, 3)
+        video = encoded_map.flatten(3).transpose(2, 3).contiguous()
         tokens = self.locate_tokens(encoded_map, extents)
         grounding_logits = None
         if self.text_fusion is not None:

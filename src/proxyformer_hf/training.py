@@ -200,7 +200,7 @@ def train(
     """
     accelerator = Accelerator()
     average = WeightAverage(model, recipe.ema_decay)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), fused=True)
     scheduler = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, max_steps)
     last, log = output_dir / "last", output_dir / "log.jsonl"
     output_dir.mkdir(parents=True, exist_ok=True)
