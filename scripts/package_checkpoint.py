@@ -8,8 +8,28 @@ from typing import Annotated
 
 import torch
 import typer
+from safetensors.torch import save_file
 
 from proxyformer_hf import ProxyFormerForReferringSegmentation, ProxyFormerProcessor
+
+
+def save_weights(model: ProxyFormerForReferringSegmentation, folder: Path) -> None:
+    """Two shards: a frozen text encoder keeps its file, and so its blob in git, from run to run."""
+    shards = {"model-text.safetensors": {}, "model-trained.safetensors": {}}
+    trained_shard = shards["model-trained.safetensors"]
+    for name, tensor in model.state_dict().items():
+        is_text = name.startswith("model.text_encoder.")
+        shard = shards["model-text.safetensors"] if is_text else trained_shard
+        shard[name] = tensor.contiguous()
+    for file, shard in shards.items():
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    index = {
+        "metadata": {
+            "total_size": sum(t.nbytes for shard in shards.values() for t in shard.values())
+        },
+        "weight_map": {name: file for file, shard in shards.items() for name in shard},
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def main(
@@ -23,13 +43,14 @@ def main(
         raise typer.BadParameter(f"{target} exists: remove it first")
     partial = target.with_name(target.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
-    ProxyFormerForReferringSegmentation.from_pretrained(source).to(torch.float16).save_pretrained(
-        partial
-    )
+    partial.mkdir(parents=True)
+    model = ProxyFormerForReferringSegmentation.from_pretrained(source).to(torch.float16)
+    save_weights(model, partial)
     # The weights are stored in half precision but computed with in full.
-    settings = json.loads((partial / "config.json").read_text())
+    settings = model.config.to_dict() | {"architectures": [type(model).__name__]}
     for config in (settings, settings["text_config"], settings["vision_config"]):
         config["dtype"] = "float32"
+        config.pop("_name_or_path", None)  # a folder of the machine that trained it
     (partial / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     processor = ProxyFormerProcessor.from_pretrained(source)
     processor.video_processor.size = {"shortest_edge": shortest_edge, "longest_edge": longest_edge}
