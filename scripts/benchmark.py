@@ -24,7 +24,7 @@ from proxyformer_hf.video_io import VideoWriter, iter_frames, probe_video
 from proxyformer_hf.visualization import draw_masks
 
 DEMO_CLIP = Path(__file__).parents[1] / "src/proxyformer_hf/assets/demo.mp4"
-DEMO_EXPRESSIONS = ["the woman on the left", "the cat on the right"]
+DEMO_EXPRESSIONS = ["the woman in the orange suit", "the cup"]
 
 # ReferFormer with Video-Swin-T on 19 frames of 360x640, in GMACs, by the part of ours that does
 # the same work: deformable transformer against CMIE encoder, pixel decoder against mask decoder.

@@ -1,8 +1,8 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""Makes the clip that ships with the package: a camera pans from a cat to an astronaut.
+"""Makes the clip that ships with the package: a camera pans from a cup to an astronaut.
 
-Both photographs come inside scikit-image's wheel (`pip install scikit-image`): `chelsea` by Stefan
-van der Walt (CC0) and `astronaut`, Eileen Collins, by NASA (public domain).
+Both photographs come inside scikit-image's wheel (`pip install scikit-image`): `coffee` by Rachel
+Michetti (CC0) and `astronaut`, Eileen Collins, by NASA (public domain).
 """
 
 import argparse
@@ -20,16 +20,17 @@ WIDTH, HEIGHT, FPS, NUM_FRAMES = 448, 256, 24, 84
 
 
 def diptych() -> Image.Image:
-    """The astronaut on the left and the cat on the right, at one height."""
-    astronaut, cat = Image.fromarray(data.astronaut()), Image.fromarray(data.chelsea())
+    """The astronaut on the left and the cup on the right, at one height."""
+    astronaut, cup = Image.fromarray(data.astronaut()), Image.fromarray(data.coffee())
     astronaut = astronaut.crop((0, 0, 400, astronaut.height))  # without the model shuttle
-    cat = cat.resize(
-        (round(cat.width * astronaut.height / cat.height), astronaut.height),
+    cup = cup.crop((60, 0, 540, cup.height))
+    cup = cup.resize(
+        (round(cup.width * astronaut.height / cup.height), astronaut.height),
         Image.Resampling.LANCZOS,
     )
-    scene = Image.new("RGB", (astronaut.width + cat.width, astronaut.height))
+    scene = Image.new("RGB", (astronaut.width + cup.width, astronaut.height))
     scene.paste(astronaut, (0, 0))
-    scene.paste(cat, (astronaut.width, 0))
+    scene.paste(cup, (astronaut.width, 0))
     return scene
 
 
