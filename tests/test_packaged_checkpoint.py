@@ -40,3 +40,14 @@ def test_words_choose_the_object_in_the_demo_clip(pipe):
     assert woman["masks"][right].mean() < 0.1
     assert cup["masks"][right].mean() > 0.3
     assert cup["masks"][left].mean() < 0.1
+
+
+@torch.no_grad()
+def test_bfloat16_autocast_agrees_within_2_percent(pipe):
+    inputs = pipe.processor(videos=DEMO_CLIP, text="the cup", num_frames=3, return_tensors="pt")
+    expected = pipe.model(**inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = pipe.model(**inputs)
+    for name in ("pred_logits", "pred_boxes", "pred_masks"):
+        difference = (outputs[name].float() - expected[name]).norm()
+        assert difference <= 2e-2 * expected[name].norm(), name

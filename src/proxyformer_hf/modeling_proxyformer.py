@@ -715,7 +715,11 @@ class ProxyFormerVideoEncoder(nn.Module):
             maps = [features.flatten(0, 1) for features in self.backbone(pixels).feature_maps]
         else:
             frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            parts = [self.backbone(part).feature_maps for part in frames.split(part_size(frames))]
+            # bfloat16 ruins networks with folded batch norm, such as the packaged one's
+            with torch.autocast("cpu", enabled=False):
+                parts = [
+                    self.backbone(part).feature_maps for part in frames.split(part_size(frames))
+                ]
             maps = [torch.cat(level) for level in zip(*parts, strict=True)]
             if self.channels_last:
                 maps = [features.permute(0, 3, 1, 2) for features in maps]
