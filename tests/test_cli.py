@@ -14,10 +14,10 @@ from proxyformer_hf import ProxyFormerForReferringSegmentation
 from proxyformer_hf.cli import app
 from proxyformer_hf.masks import load_mask
 from proxyformer_hf.pipeline_referring_video_segmentation import ReferringVideoSegmentationPipeline
-from proxyformer_hf.video_io import VideoWriter, probe_video, read_video
-from tests.tiny_model import save_tiny_checkpoint
+from proxyformer_hf.video_io import probe_video, read_video
+from tests.tiny_model import HEIGHT, NUM_FRAMES, WIDTH, save_noise_clip, save_tiny_checkpoint
 
-NUM_FRAMES, HEIGHT, WIDTH, FPS = 7, 48, 80, 12.5
+FPS = 12.5
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,7 @@ def checkpoint(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("video") / "noise.mp4"
-    rng = np.random.default_rng(0)
-    with VideoWriter(path, fps=FPS, height=HEIGHT, width=WIDTH) as writer:
-        for _ in range(NUM_FRAMES):
-            coarse = rng.integers(0, 256, (6, 10, 3), dtype=np.uint8)
-            writer.write(np.kron(coarse, np.ones((8, 8, 1), np.uint8)))
+    save_noise_clip(path, FPS)
     return path
 
 

@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import RobertaConfig, RobertaTokenizer, TimmBackboneConfig
@@ -11,6 +12,7 @@ from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
 from proxyformer_hf.configuration_video_swin import VideoSwinConfig
 from proxyformer_hf.modeling_proxyformer import ProxyFormerForReferringSegmentation
 from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
+from proxyformer_hf.video_io import VideoWriter
 from proxyformer_hf.video_processing_proxyformer import ProxyFormerVideoProcessor
 
 VOCABULARY = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *"abcdefghijklmnopqrstuvwxyz"]
@@ -70,3 +72,15 @@ def save_tiny_checkpoint(folder: Path) -> None:
     video_processor = ProxyFormerVideoProcessor(size={"shortest_edge": 32, "longest_edge": 64})
     ProxyFormerProcessor(video_processor, tokenizer).save_pretrained(folder)
     tiny_model().save_pretrained(folder)
+
+
+NUM_FRAMES, HEIGHT, WIDTH = 7, 48, 80  # of the noise clip
+
+
+def save_noise_clip(path: Path, fps: float) -> None:
+    """Writes a video of coarse random blocks, new ones in each frame."""
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, fps=fps, height=HEIGHT, width=WIDTH) as writer:
+        for _ in range(NUM_FRAMES):
+            coarse = rng.integers(0, 256, (6, 10, 3), dtype=np.uint8)
+            writer.write(np.kron(coarse, np.ones((8, 8, 1), np.uint8)))
