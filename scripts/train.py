@@ -48,7 +48,10 @@ def build(
             }
             encoder.neck.load_state_dict(neck)
     if start_from is not None:
-        model = ProxyFormerForReferringSegmentation.from_pretrained(start_from, config=model.config)
+        # a packaged checkpoint is stored in float16
+        model = ProxyFormerForReferringSegmentation.from_pretrained(
+            start_from, config=model.config, dtype=torch.float32
+        )
     video_processor = ProxyFormerVideoProcessor(
         image_mean=list(recipe.image_mean), image_std=list(recipe.image_std)
     )
