@@ -80,7 +80,7 @@ def video_scores(
 
 def dev_expressions(image: LabelledImage) -> list[tuple[str, int, str]]:
     """(kind, instance, expression) of all instances with a look-alike of the same kind; fixed."""
-    scene, rng = ImageScene(image, Camera.still(image)), np.random.default_rng(image.image_id)
+    scene, rng = ImageScene((image, Camera.still(image))), np.random.default_rng(image.image_id)
     found = []
     for category in sorted(image.look_alikes()):
         group = [i for i in scene.targets() if image.instances[i].category == category]

@@ -49,7 +49,7 @@ def scene_of(boxes, camera=None, written=()) -> ImageScene:
         for i, (category, box) in enumerate(boxes)
     ]
     image = LabelledImage(Path(), 1, 100, 200, instances)
-    return ImageScene(image, camera or still_camera(100, 200))
+    return ImageScene((image, camera or still_camera(100, 200)))
 
 
 def test_samples_have_the_promised_form(clips):
@@ -156,6 +156,42 @@ def test_facts_hold_in_every_frame():
     assert scene_of(boxes, Camera(matrices, offsets, (100, 200), flip=False)).facts(0) == []
 
 
+def pair_of(first, second, written=()) -> ImageScene:
+    return ImageScene(*scene_of(first, written=written).parts, *scene_of(second).parts)
+
+
+def test_images_side_by_side_make_one_scene():
+    scene = pair_of([("dog", (110, 20, 150, 60))], [("dog", (10, 20, 50, 60))])
+    assert [mask.shape for mask in scene.masks] == [(1, 100, 400)] * 2
+    assert [np.flatnonzero(mask[0].any(0))[[0, -1]].tolist() for mask in scene.masks] == [
+        [110, 149],
+        [210, 249],
+    ]
+    assert scene.targets() == [0, 1]
+    assert scene.facts(0) == [("side", "left")] and scene.facts(1) == [("side", "right")]
+
+
+def test_written_expressions_of_a_pair_hold_for_both_images():
+    texts = ["the dog on the left", "the shaggy dog"]
+    dog, sheep, cup = ([(category, (10, 10, 60, 60))] for category in ("dog", "sheep", "cup"))
+    assert pair_of(dog, cup, texts).written(0) == ["the shaggy dog"]
+    assert pair_of(dog, dog, texts).written(0) == pair_of(dog, sheep, texts).written(0) == []
+
+
+def test_paired_clips_have_their_own_size_and_show_both_images(data):
+    recipe = ClipRecipe(video_share=0, paired_share=1, paired_size=(56, 96))
+    paired = TrainingClips(*data, recipe, num_steps=20, batch_size=1, seed=0)
+    halves = set()
+    for i in range(len(paired)):
+        sample = paired[i]
+        assert sample["frames"].shape == (3, 3, 56, 96)
+        for half, columns in (("left", np.s_[..., :48]), ("right", np.s_[..., 48:])):
+            assert sample["frames"][columns].any()
+            if sample["masks"][columns].any():
+                halves.add(half)
+    assert halves == {"left", "right"}
+
+
 def test_written_expressions_are_mirrored_and_dropped_when_the_object_moves():
     boxes, texts = [("dog", (10, 10, 60, 60))], ["the dog on the left", "the shaggy dog"]
     assert scene_of(boxes, written=texts).written(0) == texts
@@ -184,8 +220,8 @@ def test_absent_things_are_not_shown_nor_confusable(data):
     [((20, 20, 90, 80), True), ((0, 20, 70, 80), False), ((20, 20, 40, 40), False)],
 )
 def test_only_large_objects_off_the_border_are_cut_out(box, whole):
-    scene = scene_of([("dog", box)])
-    assert is_whole(scene.image, scene.image.instances[0]) is whole
+    ((image, _),) = scene_of([("dog", box)]).parts
+    assert is_whole(image, image.instances[0]) is whole
 
 
 def test_collate_gives_rows_of_texts_and_masks(clips):

@@ -44,6 +44,8 @@ class ClipRecipe:
     absent_share: float = 0.3  # of image clips with an expression of something that is not there
     video_absent_share: float = 1.0  # the same, of video clips
     still_share: float = 0.15  # of image clips without motion
+    paired_share: float = 0.0  # of image clips that show two images side by side
+    paired_size: tuple[int, int] = (192, 336)  # of both together
     composed_share: float = 0.3  # of video clips into which an object of an image is pasted
 
 
@@ -66,28 +68,45 @@ def instance_colors(image: LabelledImage, instance: Instance) -> dict[str, float
 
 
 class ImageScene:
-    """What a clip of an image shows: the masks of all instances and what can be said of each."""
+    """What a clip of images side by side shows: the masks of all instances, what is true of each.
 
-    def __init__(self, image: LabelledImage, camera: Camera):
-        self.image, self.camera = image, camera
-        self.masks = [camera.masks(instance.polygons) for instance in image.instances]
+    `parts` are (image, camera) from left to right, their views of one height.
+    """
+
+    def __init__(self, *parts: tuple[LabelledImage, Camera]):
+        self.parts = parts
+        self.instances = [instance for image, _ in parts for instance in image.instances]
+        self.origins = [part for part in parts for _ in part[0].instances]
+        edges = np.cumsum([0, *(camera.size[1] for _, camera in parts)])
+        self.masks = [
+            np.pad(camera.masks(i.polygons), ((0, 0), (0, 0), (left, edges[-1] - right)))
+            for (image, camera), left, right in zip(parts, edges[:-1], edges[1:], strict=True)
+            for i in image.instances
+        ]
+        colors = [instance_colors(image, i) for image, _ in parts for i in image.instances]
         self.views: list[list[Seen | None]] = [
             [
-                Seen.from_mask(instance.category, masks[k], instance_colors(image, instance))
-                for instance, masks in zip(image.instances, self.masks, strict=True)
+                Seen.from_mask(instance.category, masks[k], color)
+                for instance, masks, color in zip(self.instances, self.masks, colors, strict=True)
             ]
-            for k in range(len(camera.matrices))
+            for k in range(len(parts[0][1].matrices))
         ]
+
+    def frames(self) -> np.ndarray:
+        """Pixels uint8 (T, height, width, 3)."""
+        return np.concatenate([camera.frames(image.pixels) for image, camera in self.parts], axis=2)
 
     def targets(self) -> list[int]:
         """Instances large enough in each frame, of which enough is left in view."""
-        scale = np.abs(np.linalg.det(self.camera.matrices)) * self.image.height * self.image.width
         found = []
-        for i, (instance, masks) in enumerate(zip(self.image.instances, self.masks, strict=True)):
-            areas = masks.sum((1, 2))
-            large = areas.min() >= MIN_TARGET_AREA * masks[0].size
+        for i, (instance, (image, camera)) in enumerate(
+            zip(self.instances, self.origins, strict=True)
+        ):
+            areas = self.masks[i].sum((1, 2))
+            whole = np.abs(np.linalg.det(camera.matrices)) * image.height * image.width
+            large = areas.min() >= MIN_TARGET_AREA * self.masks[i][0].size
             large = large and instance.category not in NEVER_TARGETS
-            if large and (areas >= MIN_VISIBLE * instance.area * scale).all():
+            if large and (areas >= MIN_VISIBLE * instance.area * whole).all():
                 found.append(i)
         return found
 
@@ -102,12 +121,18 @@ class ImageScene:
 
     def written(self, index: int) -> list[str]:
         """Written expressions that still hold after the crop, mirrored where the camera mirrors."""
-        instance = self.image.instances[index]
+        instance, (image, camera) = self.instances[index], self.origins[index]
         texts = instance.written
-        size = (self.image.height, self.image.width)
-        if texts and self.camera.shift(instance.polygons, size) > MAX_SHIFT:
+        if texts and len(self.parts) > 1:
+            doubtful = with_confusable({instance.category})
+            others = [other for other, its_camera in self.parts if its_camera is not camera]
+            if any(i.category in doubtful for other in others for i in other.instances):
+                return []
+        size = (image.height, image.width)
+        moved = len(self.parts) > 1 or camera.shift(instance.polygons, size) > MAX_SHIFT
+        if texts and moved:
             texts = [text for text in texts if not is_positional(text)]
-        return [swap_left_right(text) for text in texts] if self.camera.flip else texts
+        return [swap_left_right(text) for text in texts] if camera.flip else texts
 
     def expression(self, index: int, rng: np.random.Generator, written_share: float) -> str | None:
         """One expression of an instance, or None when nothing singles it out."""
@@ -200,22 +225,37 @@ class TrainingClips(Dataset):
         rng = np.random.default_rng((self.seed, index, 1))
         if step_rng.random() < self.recipe.video_share:
             return self._video_sample(rng)
+        paired = bool(step_rng.random() < self.recipe.paired_share)
         portrait = bool(step_rng.random() < self.portrait_share)
         while True:
-            sample = self._image_sample(portrait, rng)
+            scene = self._pair(rng) if paired else self._single(portrait, rng)
+            sample = self._image_sample(scene, rng)
             if sample is not None:
                 return sample
 
-    def _image_sample(self, portrait: bool, rng: np.random.Generator):
-        """Instances of one image, look-alikes first; None when none can be described."""
-        recipe = self.recipe
+    def _single(self, portrait: bool, rng: np.random.Generator) -> ImageScene:
+        size = self.recipe.image_size[::-1] if portrait else self.recipe.image_size
+        return ImageScene(self._view(portrait, tuple(size), rng))
+
+    def _pair(self, rng: np.random.Generator) -> ImageScene:
+        """Two images side by side: more look-alikes, and things that are only in one half."""
+        height, width = self.recipe.paired_size
+        portraits = rng.random(2) < self.portrait_share
+        views = [self._view(bool(portrait), (height, width // 2), rng) for portrait in portraits]
+        return ImageScene(*views)
+
+    def _view(
+        self, portrait: bool, size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[LabelledImage, Camera]:
         images = self.images[portrait]
         image = images[rng.choice(len(images), p=self.weights[portrait])]
-        size = recipe.image_size[::-1] if portrait else recipe.image_size
-        still = bool(rng.random() < recipe.still_share)
+        still = bool(rng.random() < self.recipe.still_share)
         source = (image.height, image.width)
-        camera = Camera.random(rng, source, tuple(size), recipe.image_frames, still)
-        scene = ImageScene(image, camera)
+        return image, Camera.random(rng, source, size, self.recipe.image_frames, still)
+
+    def _image_sample(self, scene: ImageScene, rng: np.random.Generator):
+        """Instances of a scene, look-alikes first; None when none can be described."""
+        recipe = self.recipe
         count = recipe.num_expressions
         if rng.random() < recipe.absent_share:
             count -= 1
@@ -229,7 +269,7 @@ class TrainingClips(Dataset):
         if not chosen:
             return None
         empty = np.zeros_like(scene.masks[0])
-        shown = {instance.category for instance in image.instances}
+        shown = {instance.category for instance in scene.instances}
         texts, masks = [text for text, _ in chosen], [scene.masks[t] for _, t in chosen]
         while len(texts) < min(count, 2):  # another wording of the same object
             text, target = chosen[rng.integers(len(chosen))]
@@ -239,9 +279,8 @@ class TrainingClips(Dataset):
         while len(texts) < recipe.num_expressions:
             texts.append(self.absent.expression(shown, rng))
             masks.append(empty)
-        frames = jitter_colors(camera.frames(image.pixels), rng)
         return {
-            "frames": frames,
+            "frames": jitter_colors(scene.frames(), rng),
             "expressions": texts,
             "masks": torch.from_numpy(np.stack(masks).astype(np.uint8)),
         }
@@ -252,7 +291,7 @@ class TrainingClips(Dataset):
         rng.shuffle(targets)
         groups: dict[str, list[int]] = {}
         for target in targets:
-            groups.setdefault(scene.image.instances[target].category, []).append(target)
+            groups.setdefault(scene.instances[target].category, []).append(target)
         written = {c: any(scene.written(t) for t in group) for c, group in groups.items()}
         ranked = sorted(groups, key=lambda c: -(len(groups[c]) > 1) - written[c] - rng.random())
         pairs = [target for category in ranked for target in groups[category][:2]]
