@@ -35,6 +35,7 @@ def test_defaults_are_the_paper():
         # nothing that the paper does not have
         "early_fusion": False,
         "lexical_words": False,
+        "lexical_dropout": 0,
         "text_to_video": False,
         "grounding_map": False,
         "soft_selection": False,

@@ -196,6 +196,22 @@ def test_lexical_words_add_what_the_words_mean_alone(text):
     torch.testing.assert_close(words, in_context + lexical)
 
 
+@torch.no_grad()
+def test_lexical_dropout_takes_whole_words_and_in_training_alone():
+    model = perturb(tiny_model(lexical_words=True, lexical_dropout=0.5, freeze_text=True)).model
+    vocabulary = model.config.text_config.vocab_size
+    ids, valid = torch.randint(3, vocabulary, (8, 9)), torch.ones(8, 9, dtype=torch.long)
+    whole, _ = model.eval().encode_text(ids, valid)
+    dropped, _ = model.train().encode_text(ids, valid)
+    model.lexical_projection = None
+    in_context, _ = model.eval().encode_text(ids, valid)
+    change = (dropped - in_context) / (whole - in_context)
+    per_word = change.mean(-1)
+    torch.testing.assert_close(change, per_word[..., None].expand_as(change), rtol=1e-2, atol=1e-2)
+    gone, kept = (per_word.abs() < 0.1), (per_word - 2).abs() < 0.1
+    assert (gone | kept).all() and 0.3 < gone.float().mean() < 0.7
+
+
 # --- Padding, and one video for many expressions ---
 
 # frames, height, width: the third is padded to the same 64 x 96 pixels as the first

@@ -48,6 +48,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         lexical_words (`bool`, defaults to `False`):
             Add the text encoder's input word embeddings to its output. Contexts make a frozen
             encoder's "left" and "right" nearly alike; their embeddings are not.
+        lexical_dropout (`float`, defaults to 0.0):
+            Probability that a word lacks its input embedding in training, so that words which were
+            never trained, known by their context alone, are no surprise.
         text_to_video (`bool`, defaults to `False`): video tokens attend to words in each layer.
         grounding_map (`bool`, defaults to `False`):
             Add a supervised sentence-to-pixel similarity to the video features before the layers.
@@ -93,6 +96,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     proxy_to_video: bool = True
     early_fusion: bool = False
     lexical_words: bool = False
+    lexical_dropout: float | int = 0.0
     text_to_video: bool = False
     grounding_map: bool = False
     soft_selection: bool = False
@@ -133,6 +137,8 @@ class ProxyFormerConfig(PreTrainedConfig):
         for name in (*coefficients, "intermediate_size", "vision_neck_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.lexical_dropout < 1:
+            raise ValueError(f"`lexical_dropout` must lie in [0, 1), got {self.lexical_dropout}.")
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 4:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "

@@ -987,7 +987,9 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             hidden = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
         words = self.text_projection(hidden)
         if self.lexical_projection is not None:
-            words = words + self.lexical_projection(self.get_input_embeddings()(input_ids))
+            lexical = self.lexical_projection(self.get_input_embeddings()(input_ids))
+            kept = lexical.new_ones(*lexical.shape[:2], 1)
+            words = words + lexical * F.dropout(kept, self.config.lexical_dropout, self.training)
         return words, masked_mean(words, attention_mask, dim=1)
 
     @can_return_tuple
