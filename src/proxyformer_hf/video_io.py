@@ -111,6 +111,15 @@ def sample_frame_indices(
     return list(range(0, total, stride or 1))
 
 
+def fitted_size(height: int, width: int, shortest: int, longest: float) -> tuple[int, int]:
+    """The largest (height, width) of this shape with sides of at most `shortest` and `longest`."""
+    short, long = sorted((height, width))
+    if long * shortest > longest * short:
+        shortest = max(1, round(longest * short / long))
+    longest = int(min(longest, shortest * long // short))
+    return (shortest, longest) if height <= width else (longest, shortest)
+
+
 def iter_frames(
     path: str | Path,
     *,

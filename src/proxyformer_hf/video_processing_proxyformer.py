@@ -27,7 +27,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from .configuration_proxyformer import ProxyFormerConfig
-from .video_io import VideoInfo, probe_video, read_video, sample_frame_indices
+from .video_io import VideoInfo, fitted_size, probe_video, read_video, sample_frame_indices
 
 # A path, an array (T, H, W, 3) or (T, 3, H, W), or a list of PIL images or of three-dimensional
 # arrays.
@@ -263,9 +263,8 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
         field's code (ReferFormer and before it DETR): the short side is rounded where the longest
         edge binds, the long side truncated."""
         if size.shortest_edge and size.longest_edge:
-            size = SizeDict(
-                **_fitted_size(*image.shape[-2:], size.shortest_edge, size.longest_edge)
-            )
+            height, width = fitted_size(*image.shape[-2:], size.shortest_edge, size.longest_edge)
+            size = SizeDict(height=height, width=width)
         return super().resize(image, size, resample, **kwargs)
 
     def _preprocess(
@@ -328,17 +327,6 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
                 }
             )
         return results
-
-
-def _fitted_size(height: int, width: int, shortest: int, longest: int) -> dict[str, int]:
-    """The largest size with this aspect ratio and sides of at most `shortest` and `longest`."""
-    short, long = sorted((height, width))
-    if long * shortest > longest * short:
-        shortest = max(1, round(longest * short / long))
-    longest = min(longest, shortest * long // short)
-    if height <= width:
-        return {"height": shortest, "width": longest}
-    return {"height": longest, "width": shortest}
 
 
 def _in_255(video: torch.Tensor) -> torch.Tensor:
