@@ -41,6 +41,10 @@ def random_scene(rng) -> list[Seen]:
         ("a left-hand drive", "a right-hand drive"),
         ("the bright copyright of Leftover", "the bright copyright of Leftover"),
         ("the cow right behind the boy", "the cow right behind the boy"),
+        ("parked right next to the left car", "parked right next to the right car"),
+        ("on the right behind a rooster", "on the left behind a rooster"),
+        ("Left dog moving rightwards", "Right dog moving leftwards"),
+        ("a rider on the leftside", "a rider on the rightside"),
     ],
 )
 def test_left_and_right_swap_as_words_and_back(text, mirrored):

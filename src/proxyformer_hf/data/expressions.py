@@ -110,12 +110,18 @@ class Seen:
 
 
 def swap_left_right(text: str) -> str:
-    """The expression for the mirrored picture: left and right swap, as whole words."""
+    """The expression for the mirrored picture: left and right swap, as whole words.
+
+    "leftmost", "rightwards" and "leftside" count as such; "right behind the boy" is no side.
+    """
+
+    def swapped(match: re.Match) -> str:
+        word = OPPOSITE[match.group().lower()]
+        return word.capitalize() if match.group()[0].isupper() else word
+
+    no_side = r"(?<!the )right(?= (?:behind|next to|in front)\b)"
     return re.sub(
-        r"\b(left|right)(?=most\b|\b)(?! behind)",
-        lambda match: OPPOSITE[match.group()],
-        text,
-        flags=re.I,
+        rf"\b(?!{no_side})(left|right)(?=(?:most|side|wards?)?\b)", swapped, text, flags=re.I
     )
 
 
