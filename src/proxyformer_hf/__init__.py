@@ -21,6 +21,7 @@ _LAZY = {
     "ProxyFormerVideoProcessor": "video_processing_proxyformer",
     "ReferringVideoSegmentationPipeline": "pipeline_referring_video_segmentation",
     "VideoSwinBackbone": "modeling_video_swin",
+    "load_rvos_dataset": "data.load",
 }
 __all__ = ["ProxyFormerConfig", "VideoSwinConfig", *_LAZY]
 
