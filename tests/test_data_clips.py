@@ -8,10 +8,10 @@ import torch
 from proxyformer_hf.data.augment import Camera
 from proxyformer_hf.data.clips import (
     AbsentThings,
+    ClipCollator,
     ClipRecipe,
     ImageScene,
     TrainingClips,
-    collate,
     is_whole,
 )
 from proxyformer_hf.data.sources import Instance, LabelledImage, load_images, load_videos
@@ -224,16 +224,16 @@ def test_only_large_objects_off_the_border_are_cut_out(box, whole):
     assert is_whole(image, image.instances[0]) is whole
 
 
-def test_collate_gives_rows_of_texts_and_masks(clips):
+def test_collator_gives_rows_of_texts_and_masks(clips):
     asked = {}
 
     def processor(**kwargs):
         asked.update(kwargs)
-        return {"pixel_values_videos": 1, "input_ids": 2, "attention_mask": 3, "pixel_mask": 4}
+        return {"pixel_values_videos": torch.stack(kwargs["videos"]), "input_ids": torch.ones(6, 2)}
 
     samples = [clips[0], clips[1]]
-    batch = collate(samples, processor)
-    assert set(batch) == {"pixel_values_videos", "input_ids", "attention_mask", "mask_labels"}
-    assert torch.equal(batch["mask_labels"], torch.cat([s["masks"] for s in samples]))
+    batch = ClipCollator(processor)(samples)
+    assert set(batch) == {"pixel_values_videos", "input_ids", "mask_labels"}
+    assert torch.equal(batch["mask_labels"], torch.cat([s["masks"] for s in samples]).char())
     assert asked["text"] == [s["expressions"] for s in samples]
     assert asked["do_resize"] is asked["do_sample_frames"] is False

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from .data.clips import ClipRecipe, TrainingClips, collate
+from .data.clips import ClipCollator, ClipRecipe, TrainingClips
 from .data.sources import load_images, load_videos
 
 
@@ -161,7 +160,7 @@ def training_loader(
         rest,
         recipe.batch_size,
         num_workers=num_workers,
-        collate_fn=partial(collate, processor=processor),
+        collate_fn=ClipCollator(processor),
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # so that starting the loader draws nothing from the model's
     )

@@ -9,6 +9,7 @@ Sample i depends on (seed, i) alone, and all samples of a step have one shape.
 """
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -369,19 +370,36 @@ def vary_article(text: str, rng: np.random.Generator) -> str:
     return text
 
 
-def collate(samples: list[dict], processor) -> dict[str, Tensor]:
-    """The model's inputs for B clips of one size: B * E texts, `mask_labels` (B * E, T, H, W)."""
-    batch = processor(
-        videos=[sample["frames"] for sample in samples],
-        text=[sample["expressions"] for sample in samples],
-        do_resize=False,
-        do_sample_frames=False,
-        return_tensors="pt",
-    )
-    return {
-        # No frame_mask and pixel_mask: nothing is padded.
-        "pixel_values_videos": batch["pixel_values_videos"],
-        "input_ids": batch["input_ids"],
-        "attention_mask": batch["attention_mask"],
-        "mask_labels": torch.cat([sample["masks"] for sample in samples]),
-    }
+class ClipCollator:
+    """Samples of any lengths and sizes, E expressions each, as the model's inputs.
+
+    Samples are those of this module; where one also has `annotated`, bool (T,), the masks of the
+    other frames are unknown. The frames are normalised and padded by the processor, not resized.
+
+    Returns:
+        What the processor gives for B clips with E expressions each, and `mask_labels`, int8
+        (B * E, T, height, width): 0 or 1, and -1 (unknown to the model) on frames without
+        annotation and on all padding.
+    """
+
+    def __init__(self, processor: Callable[..., Mapping[str, Tensor]]):
+        self.processor = processor
+
+    def __call__(self, samples: list[dict]) -> dict[str, Tensor]:
+        batch = self.processor(
+            videos=[sample["frames"] for sample in samples],
+            text=[sample["expressions"] for sample in samples],
+            do_resize=False,
+            do_sample_frames=False,
+            return_tensors="pt",
+        )
+        num_frames, _, *size = batch["pixel_values_videos"].shape[1:]
+        labels = torch.full((len(batch["input_ids"]), num_frames, *size), -1, dtype=torch.int8)
+        clips = labels.unflatten(0, (len(samples), -1))
+        for clip, sample in zip(clips, samples, strict=True):
+            masks = sample["masks"].to(torch.int8)
+            if "annotated" in sample:
+                masks = masks.masked_fill(~sample["annotated"][:, None, None], -1)
+            _, length, height, width = masks.shape
+            clip[:, :length, :height, :width] = masks
+        return {**batch, "mask_labels": labels}
