@@ -13,7 +13,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 WEIGHTS = SHARED / "weights" / "deeplabv3_mnv2_pascal_float.npz"
-sys.path.insert(0, str(REPOSITORY / "scripts"))
+sys.path.append(str(REPOSITORY / "scripts"))
 from convert_deeplab_mobilenetv2 import load_deeplab  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="needs the DeepLabV3 weights")

@@ -8,7 +8,7 @@ import pytest
 from proxyformer_hf.data.sources import load_images, load_videos
 from tests.toy_data import make_data_folder
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 import evaluate_dev  # noqa: E402
 
 

@@ -13,19 +13,28 @@ PACKAGE = Path(proxyformer_hf.__file__).parent
 LAYERS = [
     {"configuration_video_swin", "configuration_proxyformer", "video_io"},
     {"masks", "registration"},
+    # Data are made from files, without model or processor.
+    {"data.sources", "data.expressions", "data.records", "data.sampling"},
+    {"data.augment", "data.transforms", "data.shape_scenes", "data.shape_wordings"},
+    {"data.clips", "data.shape_expressions"},
+    {"data.ref_youtube_vos", "data.ref_davis17", "data.a2d_sentences", "data.jhmdb_sentences"},
+    {"data.mevis", "data.moving_shapes"},
+    {"data.load", "data.decoding"},
+    {"data.check", "data.referring_clips"},
+    # Scores are made of stored predictions, without a model too.
+    {"metrics.region_boundary", "evaluation.protocols"},
+    {"metrics.mask_precision", "evaluation.predictions"},
+    {"metrics.mask_map", "metrics.evaluate_modules.mask_precision"},
+    {"metrics.evaluate_modules.region_boundary", "metrics.evaluate_modules.mask_map"},
+    {"evaluation.scoring"},
+    {"evaluation.report"},
     {"modeling_video_swin", "loss_proxyformer", "video_processing_proxyformer", "visualization"},
     {"modeling_proxyformer", "processing_proxyformer"},
-    {"pipeline_referring_video_segmentation"},
+    {"pipeline_referring_video_segmentation", "training", "evaluation.inference"},
     {"cli"},
 ]
-# Training stands beside the layers: its data are made from files, without model or processor.
-TRAINING = [
-    {"data.sources", "data.expressions"},
-    {"data.augment"},
-    {"data.clips"},
-    {"training"},
-]
-ENTRY = {"__init__", "data.__init__"}
+ENTRIES = ("", "data.", "metrics.", "metrics.evaluate_modules.", "evaluation.")
+ENTRY = {f"{package}__init__" for package in ENTRIES}
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
 )
@@ -46,21 +55,24 @@ def imported_modules(module: str) -> set[str]:
     return names & {*MODULES}
 
 
-def layer_of(module: str, layers: list[set[str]]) -> int | None:
-    return next((index for index, layer in enumerate(layers) if module in layer), None)
+def layer_of(module: str) -> int | None:
+    return next((index for index, layer in enumerate(LAYERS) if module in layer), None)
 
 
 def test_every_module_has_its_place():
-    assert {*MODULES} == set().union(*LAYERS, *TRAINING, ENTRY)
+    assert {*MODULES} == set().union(*LAYERS, ENTRY)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name not in ENTRY])
 def test_imports_point_one_way(module):
-    layers = LAYERS if layer_of(module, LAYERS) is not None else TRAINING
-    own_layer = layer_of(module, layers)
     for name in imported_modules(module):
-        layer = layer_of(name, layers)
-        assert layer is not None and layer < own_layer, f"{module} imports {name}"
+        layer = layer_of(name)
+        assert layer is not None and layer < layer_of(module), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("modeling_")])
+def test_models_know_no_data_and_no_metrics(module):
+    assert not {name for name in imported_modules(module) if "." in name}
 
 
 def test_imports_are_seen():

@@ -24,7 +24,7 @@ from tests.tiny_model import save_tiny_checkpoint
 from tests.toy_data import make_data_folder
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.append(str(SCRIPTS))
 import evaluate_dev  # noqa: E402
 import train as train_script  # noqa: E402
 
