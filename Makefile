@@ -8,7 +8,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --editable ".[dev,train]"
+	$(BIN)/pip install --editable ".[benchmarks,dev,train]"
 	touch $@
 
 demo: setup

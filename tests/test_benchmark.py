@@ -1,12 +1,17 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+import re
 import sys
 from functools import partial
 from io import StringIO
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.ndimage import binary_dilation
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import RobertaConfig, TimmBackboneConfig
 from typer.testing import CliRunner
@@ -16,7 +21,7 @@ from proxyformer_hf.configuration_video_swin import VideoSwinConfig
 from proxyformer_hf.modeling_proxyformer import ProxyFormerForReferringSegmentation
 from tests.tiny_model import save_tiny_checkpoint
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))  # behind the library `evaluate`
 import benchmark  # noqa: E402
 
 FRAMES, HEIGHT, WIDTH, WORDS = 3, 40, 64, 6
@@ -186,3 +191,87 @@ def test_demo_clip_is_segmented_and_drawn(tmp_path, monkeypatch):
     benchmark.segment_demo_clip(benchmark.pipeline(benchmark.TASK, model=str(tmp_path)))
     info = benchmark.probe_video(benchmark.DEMO_CLIP)
     assert written == [(info.height, info.width, 3)] * info.num_frames
+
+
+def test_data_command_indexes_and_iterates_what_it_wrote():
+    options = ["--num-expressions", "20", "--num-samples", "3", "--num-epochs", "2"]
+    result = CliRunner().invoke(benchmark.app, ["data", *options, "--num-workers", "1"])
+    assert result.exit_code == 0, result.output
+    index, *epochs = [line for line in result.stdout.splitlines() if ": " in line]
+    seconds, peak = re.fullmatch(
+        r"index of 20 expressions and 0.\d MB of masks: (.+) s, peak of the process (\d+) MB", index
+    ).groups()
+    assert 0 < float(seconds) < 60 and int(peak) > 20
+    for number, line in enumerate(epochs, 1):
+        held = re.fullmatch(rf"epoch {number}: 3 clips .* 1 workers hold (.+) MB", line)[1]
+        assert float(held) > 1
+    assert len(epochs) == 2
+
+
+def test_large_data_set_has_the_expressions_and_masks_it_says(tmp_path):
+    benchmark.write_large_data_set(tmp_path, 20)
+    rows = benchmark.load_rvos_dataset("mevis", tmp_path, "train", cache_dir=tmp_path / "cache")
+    assert len(rows) == 20
+    assert [row["masks"]["keys"] for row in rows][16:18] == [["4"], ["4", "5"]]
+    clip = benchmark.ReferringClips(rows, tmp_path, num_frames=5)[0]
+    assert clip["frames"].shape == (5, 3, 90, 160)
+    assert 0.9 * 3000 < clip["masks"][0, 0].sum() < 3000
+
+
+def dilate(mask: np.ndarray, disk: np.ndarray) -> np.ndarray:
+    """What cv2.dilate does with zeros and ones."""
+    return binary_dilation(mask, disk).astype(mask.dtype)
+
+
+@pytest.mark.parametrize("density", [0, 0.02, 0.5, 1])
+def test_official_way_on_opencv_gives_our_scores(density):
+    prediction, truth = np.random.default_rng(0).random((2, 60, 130)) < [[[density]], [[0.1]]]
+    for pair in ((prediction, truth), (truth, prediction), (prediction, prediction)):
+        assert benchmark.score_with_opencv(dilate, *pair) == benchmark.score_masks(*pair)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_metrics_command_compares_with_the_official_way(tmp_path, monkeypatch, folder):
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(dilate=dilate))
+    Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(tmp_path / "00000.png")
+    masks = ["--masks", str(tmp_path)] if folder else []
+    options = [*masks, "--num-pairs", "2", "--height", "40", "--width", "60", "--repeats", "1"]
+    result = CliRunner().invoke(benchmark.app, ["metrics", *options])
+    assert result.exit_code == 0, result.output
+    header, ours, official, ratio = result.stdout.splitlines()
+    source = str(tmp_path) if folder else "drawn disks"
+    assert header == f"J and F of a pair of masks of 40x60; 2 pairs from {source}, median of 1 runs"
+    durations = [float(re.fullmatch(r"\S+ +(\S+) ms", line)[1]) for line in (ours, official)]
+    assert all(0 < duration < 1000 for duration in durations)
+    found = re.fullmatch(r"(\S+) times the official duration; scores differ by at most 0", ratio)
+    assert float(found[1]) == pytest.approx(durations[0] / durations[1], rel=0.1)
+
+
+def test_metrics_command_without_opencv_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as if it were not installed
+    options = ["--num-pairs", "1", "--height", "40", "--width", "60", "--repeats", "1"]
+    result = CliRunner().invoke(benchmark.app, ["metrics", *options])
+    assert result.exit_code == 0, result.output
+    hint, _, ours = result.stdout.splitlines()
+    assert "pip install opencv-python-headless" in hint
+    assert ours.startswith("proxyformer_hf")
+
+
+def test_metrics_command_refuses_a_folder_without_masks(tmp_path):
+    result = CliRunner().invoke(benchmark.app, ["metrics", "--masks", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "there is no PNG file" in result.output
+
+
+def test_mask_pairs_are_masks_of_the_folder_in_the_asked_size(tmp_path):
+    (tmp_path / "video").mkdir()
+    for value in (1, 255):
+        mask = np.zeros((10, 20), np.uint8)
+        mask[3:6, 4:9] = value
+        Image.fromarray(mask).save(tmp_path / "video" / f"{value}.png")
+    pairs = benchmark.mask_pairs(tmp_path, 2, 20, 40)
+    assert pairs.shape == (2, 2, 20, 40) and pairs.dtype == np.bool_
+    expected = np.zeros((20, 40), bool)
+    expected[6:12, 8:18] = True
+    np.testing.assert_array_equal(pairs[:, 1], [expected, expected])
+    np.testing.assert_array_equal(pairs[:, 0], np.roll(pairs[:, 1], (5, 7), (1, 2)))

@@ -1,9 +1,11 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+import json
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +18,9 @@ from proxyformer_hf.masks import load_mask
 from proxyformer_hf.pipeline_referring_video_segmentation import ReferringVideoSegmentationPipeline
 from proxyformer_hf.video_io import probe_video, read_video
 from tests.tiny_model import HEIGHT, NUM_FRAMES, WIDTH, save_noise_clip, save_tiny_checkpoint
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+from make_fixtures import write_fixture  # noqa: E402
 
 FPS = 12.5
 
@@ -224,3 +229,171 @@ def test_help_imports_no_model():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_check_data_prints_counts_and_ends_with_code_0(tmp_path):
+    write_fixture("mevis", tmp_path)
+    result = run("check-data", "mevis", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["split", "videos", "expressions", "objects", "frames"],
+        ["train", "2", "8", "6", "14"],
+        ["valid_u", "2", "8", "6", "14"],
+        ["valid", "2", "8", "0", "14"],
+        ["no", "problems"],
+    ]
+
+
+def test_check_data_prints_every_problem_and_ends_with_code_1(tmp_path):
+    write_fixture("mevis", tmp_path)
+    videos = sorted((tmp_path / "train/JPEGImages").iterdir())
+    for video in videos:
+        (video / "00003.jpg").unlink()
+    result = run("check-data", "mevis", tmp_path, "--split", "train")
+    assert result.exit_code == 1
+    _, train, *problems, last = result.stdout.splitlines()
+    assert train.split() == ["train", "2", "8", "6", "14"]
+    assert sorted(problems) == [f"train: {video / '00003.jpg'} is missing" for video in videos]
+    assert last.startswith("problems: 2. Official download: MeViS")
+    assert run("check-data", "mevis", tmp_path, "--split", "valid").exit_code == 0
+
+
+def test_check_data_of_no_folder_ends_with_code_2(tmp_path):
+    result = run("check-data", "mevis", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'nowhere'} is no folder" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def benchmark_folder(tmp_path_factory):
+    """Name -> the folder of a benchmark in miniature, made when first asked for."""
+    root, made = tmp_path_factory.mktemp("benchmarks"), {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            write_fixture(name, root / name)
+            made[name] = root / name
+        return made[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", root / "cache")
+        yield folder
+
+
+def evaluate(name: str, data: Path, output: Path, checkpoint: str, *options):
+    """On inputs small enough for tests."""
+    fixed = ("--model", checkpoint, "--device", "cpu", "--size", 32, "--workers", 0)
+    return run("evaluate", name, data, "--output", output, *fixed, *options)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "scores"),
+    [
+        ("ref-youtube-vos", "published", ["J&F-Mean", "J-Mean", "F-Mean"]),
+        ("ref-davis17", "published", ["J&F-Mean", "J-Decay", "F-Recall"]),
+        ("ref-davis17", "per-expression", ["J&F-Mean"]),
+        ("a2d-sentences", "published", ["mAP 0.5:0.95", "P@0.5", "overall_iou", "mean_iou"]),
+        ("jhmdb-sentences", "top-1", ["mAP 0.5:0.95"]),
+        ("mevis", "published", ["J&F-Mean"]),
+    ],
+)
+def test_evaluate_runs_a_benchmark_and_score_repeats_its_number(
+    name, protocol, scores, benchmark_folder, checkpoint, tmp_path
+):
+    data, output = benchmark_folder(name), tmp_path / "out"
+    result = evaluate(name, data, output, checkpoint, "--protocol", protocol)
+    assert result.exit_code == 0, result.output
+    *wrote_zip, title, table, wrote = split_report(result.stdout)
+    assert title.startswith(f"{name} ") and f"protocol {protocol}: " in title
+    assert {*scores} <= table.keys()
+    assert wrote == [str(output / f"scores-{protocol}.{end}") for end in ("json", "csv", "png")]
+    assert all(Path(path).stat().st_size for path in wrote)
+    has_server = name in ("ref-youtube-vos", "mevis")
+    assert (
+        wrote_zip == [f"wrote {output / 'submission.zip'} for the benchmark's server"] * has_server
+    )
+    report = json.loads((output / f"scores-{protocol}.json").read_text())
+    assert report["settings"]["shortest_edge"] == 32
+    assert {name: f"{value:.2f}" for name, value in report["scores"].items()} == table
+
+    again = run("score", name, data, output, "--workers", 0, "--output", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert split_report(again.stdout)[:2] == [title, table]
+    repeated = json.loads((tmp_path / "again" / f"scores-{protocol}.json").read_text())
+    assert repeated == report
+
+
+def split_report(printed: str) -> list:
+    """Lines before the table, its scores as a dict, and the paths written."""
+    lines = printed.splitlines()
+    start = next(i for i, line in enumerate(lines) if "protocol" in line) + 1
+    table = dict(line.rsplit(maxsplit=1) for line in lines[start:-1])
+    return [*lines[:start], table, lines[-1].removeprefix("wrote ").split(", ")]
+
+
+def test_evaluate_goes_on_and_refuses_another_run(benchmark_folder, checkpoint, tmp_path):
+    data = benchmark_folder("mevis")
+    first = evaluate("mevis", data, tmp_path, checkpoint)
+    assert evaluate("mevis", data, tmp_path, checkpoint).stdout == first.stdout
+    other = evaluate("mevis", data, tmp_path, checkpoint, "--window", 2)
+    assert other.exit_code == 2
+    assert other.stderr == (
+        f"proxyformer: {tmp_path} holds predictions of another run: choose another folder. "
+        "Changed: window from None to 2\n"
+    )
+
+
+def test_evaluate_on_a_split_without_masks_leaves_the_zip(benchmark_folder, checkpoint, tmp_path):
+    data = benchmark_folder("mevis")
+    result = evaluate("mevis", data, tmp_path, checkpoint, "--split", "valid")
+    assert result.exit_code == 0, result.output
+    zipped, reason = result.stdout.splitlines()
+    assert zipped == f"wrote {tmp_path / 'submission.zip'} for the benchmark's server"
+    assert reason.startswith("mevis valid cannot be scored here")
+    assert run("score", "mevis", data, tmp_path).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("score", "ref-dvis17", "DATA", "."), "there is no benchmark 'ref-dvis17': choose ref-"),
+        (("score", "mevis", "DATA", ".", "--protocol", "x"), "no protocol 'x': choose published"),
+        (("score", "mevis", "DATA", ".", "--split", "x"), "mevis has no split 'x'"),
+        (("score", "mevis", "nowhere", "."), "nowhere is no folder"),
+        (("score", "mevis", "DATA", "nowhere"), "nowhere is no folder: expected predictions"),
+        (("score", "mevis", "DATA", "."), "lacks predictions: "),
+        (("evaluate", "mevis", "nowhere", "-o", "out"), "nowhere is no folder"),
+        (("evaluate", "mevis", "DATA", "-o", "."), "is not empty and holds no settings.json"),
+        (("evaluate", "mevis", "DATA", "--model", "nowhere"), "no model folder nowhere"),
+    ],
+)
+def test_bad_input_to_evaluate_and_score_ends_with_one_line(
+    arguments, message, benchmark_folder, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "something").touch()
+    data = benchmark_folder("mevis")
+    arguments = [data if argument == "DATA" else argument for argument in arguments]
+    if arguments[0] == "evaluate":
+        arguments += ["--device", "cpu"]
+        arguments += ["--model", checkpoint] * ("--model" not in arguments)
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("proxyformer: ") and message in line
+
+
+def test_missing_dependencies_of_benchmarks_are_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    result = run("score", "mevis", tmp_path, tmp_path)
+    assert result.exit_code == 2
+    assert "datasets" in result.stderr
+    assert "pip install 'proxyformer-hf[benchmarks]'" in result.stderr
+
+
+def test_evaluate_is_a_script_too():
+    script = Path(__file__).parents[1] / "scripts/evaluate.py"
+    done = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "DATA_DIR" in done.stdout and "--protocol" in done.stdout

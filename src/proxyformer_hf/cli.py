@@ -1,9 +1,11 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
 """The `proxyformer` command. Heavy modules are imported inside the commands that need them."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from .evaluation.protocols import Protocol
     from .modeling_proxyformer import ProxyFormerForReferringSegmentation
     from .pipeline_referring_video_segmentation import ReferringVideoSegmentationPipeline
     from .video_io import VideoWriter
@@ -32,6 +35,9 @@ def _one_line_errors() -> Iterator[None]:
     """Bad input ends the command with one line on stderr and exit code 2."""
     try:
         yield
+    except ModuleNotFoundError as error:
+        typer.echo(f"proxyformer: {error}: pip install 'proxyformer-hf[benchmarks]'", err=True)
+        raise typer.Exit(2) from error
     except (OSError, ValueError) as error:
         typer.echo(f"proxyformer: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from error
@@ -254,3 +260,159 @@ def info(
         pipe = _load_pipeline(model, "cpu")
     for name, value in _describe(pipe.model):
         typer.echo(f"{name:34}  {value}")
+
+
+@app.command("check-data")
+def check_data(
+    name: Annotated[str, typer.Argument(help="Benchmark, such as ref-youtube-vos.")],
+    data_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Its folder.")],
+    splits: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="Check this split; may be repeated. Default: all."),
+    ] = None,
+) -> None:
+    """Read every annotation, frame and mask of a benchmark and tell what is missing or wrong.
+
+    Exit code 1 when there are problems.
+    """
+    from .data.check import check_data
+
+    with _one_line_errors():
+        report = check_data(name, data_dir, splits)
+    columns = ("videos", "expressions", "objects", "frames")
+    typer.echo(f"{'split':10}" + "".join(f"{column:>13}" for column in columns))
+    for counts in report.counts:
+        cells = (f"{getattr(counts, column):13,}" for column in columns)
+        typer.echo(f"{counts.split:10}" + "".join(cells))
+    for problem in report.problems:
+        typer.echo(problem)
+    if report.problems:
+        typer.echo(f"problems: {len(report.problems)}. Official download: {report.download}")
+        raise typer.Exit(1)
+    typer.echo("no problems")
+
+
+def _score_and_report(
+    protocol: "Protocol",
+    data_dir: Path,
+    predictions_dir: Path,
+    split: str | None,
+    output: Path,
+    workers: int,
+) -> None:
+    from .evaluation.report import format_table, write_report
+    from .evaluation.scoring import score
+
+    evaluation = score(protocol, data_dir, predictions_dir, split, workers)
+    paths = write_report(evaluation, data_dir, predictions_dir, output)
+    typer.echo(format_table(evaluation))
+    typer.echo(f"wrote {', '.join(map(str, paths))}")
+
+
+BENCHMARK_HELP = (
+    "ref-youtube-vos, ref-davis17, a2d-sentences, jhmdb-sentences, mevis or moving-shapes."
+)
+DATA_HELP = "The folder with its official download; any folder for moving-shapes."
+PROTOCOL_HELP = (
+    "published, per-expression (ref-davis17) or top-1 (a2d-sentences, jhmdb-sentences). Default: "
+)
+
+
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(help=BENCHMARK_HELP)],
+    data_dir: Annotated[Path, typer.Argument(metavar="DATA_DIR", help=DATA_HELP)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of predictions. Default: outputs/NAME."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model folder or Hub name. Default: the packaged checkpoint."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps ... Default: an accelerator if there is one.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help=f"{PROTOCOL_HELP}published.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: the one of papers.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Short side in pixels, instead of the protocol's.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Frames in a clip, instead of the protocol's.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read frames ahead and, later on, score.")
+    ] = 2,
+) -> None:
+    """Run a model on a benchmark by its protocol, and score it.
+
+    Started again after an interruption it goes on where it stopped. Under `accelerate launch` the
+    processes share the work.
+    """
+    output = output or Path("outputs") / name
+    with _one_line_errors():
+        import datasets
+
+        from .evaluation.inference import join_processes, predict
+        from .evaluation.protocols import find_protocol
+        from .evaluation.scoring import MasksNotPublic
+
+        datasets.disable_progress_bars()
+        chosen = find_protocol(name, protocol)
+        chosen = replace(
+            chosen, shortest_edge=size or chosen.shortest_edge, window=window or chosen.window
+        )
+        state = join_processes(cpu=device == "cpu")
+        pipe = _load_pipeline(model, device or str(state.device))
+        submission = predict(pipe.model, pipe.processor, chosen, data_dir, output, split, workers)
+        if submission is not None:
+            typer.echo(f"wrote {submission} for the benchmark's server")
+        if state.is_main_process:
+            try:
+                _score_and_report(chosen, data_dir, output, split, output, workers)
+            except MasksNotPublic as error:
+                typer.echo(error)
+
+
+@app.command()
+def score(
+    name: Annotated[str, typer.Argument(help=BENCHMARK_HELP)],
+    data_dir: Annotated[Path, typer.Argument(metavar="DATA_DIR", help=DATA_HELP)],
+    predictions_dir: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS_DIR",
+            help="Annotations/<video>/<expression>/<frame>.png; for ref-davis17 "
+            "anno_<0 to 3>/<sequence>/<frame>.png; for a2d- and jhmdb-sentences predictions.jsonl.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the report. Default: PREDICTIONS_DIR."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help=f"{PROTOCOL_HELP}that of the predictions, or published.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Default: that of the predictions, or the one of papers.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that score. Default: one per core.")
+    ] = None,
+) -> None:
+    """Score any system's predictions by a benchmark's protocol; no model is needed."""
+    with _one_line_errors():
+        import datasets
+
+        from .evaluation.predictions import read_settings
+        from .evaluation.protocols import find_protocol
+
+        datasets.disable_progress_bars()
+        settings = read_settings(predictions_dir)
+        chosen = find_protocol(name, protocol or settings.get("name"))
+        split = split or settings.get("split")
+        workers = os.cpu_count() or 1 if workers is None else workers
+        _score_and_report(
+            chosen, data_dir, predictions_dir, split, output or predictions_dir, workers
+        )
