@@ -107,6 +107,13 @@ def test_missing_and_damaged_images_are_found(fixture, path):
     assert one_problem(root) == f"train: {root / path} is missing"
 
 
+def test_a_frame_of_davis_that_has_masks_alone_is_found(fixture):
+    root = fixture("ref-davis17")  # whose annotations list no frames
+    frame = min(root.glob("DAVIS/JPEGImages/480p/blackswan/*.jpg"))
+    frame.unlink()
+    assert one_problem(root, "valid") == f"valid: {frame} is missing"
+
+
 def test_an_object_that_no_mask_shows_is_found(fixture):
     root = fixture("ref-youtube-vos")
     path = root / "meta_expressions/train/meta_expressions.json"

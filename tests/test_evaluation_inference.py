@@ -19,6 +19,7 @@ from PIL import Image
 from proxyformer_hf import ProxyFormerForReferringSegmentation, ProxyFormerProcessor
 from proxyformer_hf.data.decoding import read_frames
 from proxyformer_hf.data.load import load_rvos_dataset
+from proxyformer_hf.data.records import DataError
 from proxyformer_hf.evaluation import inference
 from proxyformer_hf.evaluation.inference import (
     detected_masks,
@@ -392,6 +393,21 @@ def test_a_copy_of_a_checkpoint_is_the_same_model(checkpoint, processor, folders
         model = ProxyFormerForReferringSegmentation.from_pretrained(folder).eval()
         processor = ProxyFormerProcessor.from_pretrained(folder)
         predict(model, processor, small("mevis"), folders("mevis"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_missing_frame_is_named_and_what_was_done_is_kept(
+    num_workers, root, model, processor, tmp_path
+):
+    data = make_benchmark("ref-davis17-converted", root / f"lost-{num_workers}")
+    rows = load_rvos_dataset("ref-davis17", data, "valid")
+    lost = data / rows[len(rows) - 1]["media"] / rows[len(rows) - 1]["frames"][2]
+    lost.unlink()
+    run = model, processor, small("ref-davis17"), data, tmp_path
+    with pytest.raises(DataError, match=f"^{lost} is missing"):
+        predict(*run, num_workers=num_workers)
+    done = {video_id for video_id, _ in read_index(tmp_path)}
+    assert done == {*rows["video_id"]} - {rows[len(rows) - 1]["video_id"]}
 
 
 def test_moving_shapes_need_no_folder(model, processor, tmp_path):

@@ -137,10 +137,9 @@ class RefDavis17(RVOSBuilder):
     def rows(self, video_id: str, entry: tuple[dict[str, Any], dict[str, str]]) -> Iterator[Row]:
         told, categories = entry
         media = f"{self._folder('JPEGImages')}/{video_id}"
-        frames = [f"{name}.jpg" for name in sorted(told.get("frames", []))]
-        frames = frames or sorted(path.name for path in (self.root / media).glob("*.jpg"))
-        if not frames:
-            raise self.error(self.root / media, "holds no frames", "00000.jpg and so on")
+        masks = f"{self._folder('Annotations')}/{video_id}"
+        frames = [f"{name}.jpg" for name in told.get("frames") or self._frame_names(media, masks)]
+        frames.sort()
         for expression_id, expression in told["expressions"].items():
             object_id = expression["obj_id"]
             yield self.row(
@@ -153,8 +152,12 @@ class RefDavis17(RVOSBuilder):
                 frames=frames,
                 num_frames=len(frames),
                 annotated=range(len(frames)),
-                masks={
-                    "format": "palette",
-                    "path": f"{self._folder('Annotations')}/{video_id}",
-                },
+                masks={"format": "palette", "path": masks},
             )
+
+    def _frame_names(self, media: str, masks: str) -> set[str]:
+        """Of all frames with pixels or masks, so that one which lacks either is not overlooked."""
+        names = {path.stem for path in (self.root / media).glob("*.jpg")}
+        if not names:
+            raise self.error(self.root / media, "holds no frames", "00000.jpg and so on")
+        return names | {path.stem for path in (self.root / masks).glob("*.png")}

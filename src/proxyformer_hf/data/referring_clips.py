@@ -110,8 +110,7 @@ class ReferringClips(Dataset):
             "frames": tv_tensors.Video(read_frames(self.data_dir, row, indices)),
             "masks": tv_tensors.Mask(masks[None]),
             "annotated": annotated,
-            # as the baselines train, whatever the annotators' capitals and blanks
-            "expressions": [" ".join(row["expression"].lower().split())],
+            "expressions": [row["expression"]],
         }
         if self.transform is not None:
             # The CPU's generator alone: a GPU's is the model's.

@@ -95,6 +95,8 @@ def predict(
     loader = DataLoader(clips, batch_size=None, num_workers=num_workers)
     part, entries, lengths = IndexPart(root, state.process_index), [], []
     for clip in tqdm(loader, unit="clip", disable=None if state.is_main_process else True):
+        if isinstance(clip, ValueError):
+            raise clip
         entries.append(predict_clip(model, clip, protocol, root))
         lengths.append(len(clip.frames))
         if clip.is_last:
@@ -169,7 +171,11 @@ class Clip:
 
 
 class Clips(Dataset):
-    """The clips of groups of rows, in order, as the model takes them."""
+    """The clips of groups of rows, in order, as the model takes them.
+
+    In place of one that cannot be read stands the error: raised in a worker, it would reach the
+    user wrapped in the worker's traceback.
+    """
 
     def __init__(
         self,
@@ -194,9 +200,12 @@ class Clips(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Clip:
+    def __getitem__(self, index: int) -> Clip | ValueError:
         rows, frames, is_last = self.clips[index]
-        pixels = read_frames(self.data_dir, rows[0], frames)
+        try:
+            pixels = read_frames(self.data_dir, rows[0], frames)
+        except ValueError as error:
+            return error
         inputs = self.processor(
             videos=pixels,
             text=[row["expression"] for row in rows],
