@@ -87,6 +87,19 @@ def test_a_frame_with_one_instance_gives_one_row(root):
     assert pairs == [(6, 2)]
 
 
+def test_the_video_without_instances_has_no_rows_and_any_other_is_an_error(root):
+    published = load(root, "train")
+    remove_published(root)
+    with (root / TEXTS).open("a") as file:
+        file.write("e7Kjy13woXg,0,a cat\n")
+    with (root / "Release/videoset.csv").open("a") as file:
+        file.write("e7Kjy13woXg,11,00:00,00:02,240,320,100,3,0\n")
+    assert load(root, "train") == published
+    shutil.rmtree(root / "text_annotations/a2d_annotation_with_instances/_fTMYnVtUbo")
+    with pytest.raises(DataError, match="_fTMYnVtUbo holds no h5 files"):
+        load(root, "train")
+
+
 def test_missed_videos_and_the_copied_instance_are_left_out(root):
     assert "1 (copy)" in (root / TEXTS).read_text()
     assert "54DuhN4-Cj0" in (root / "text_annotations/a2d_missed_videos.txt").read_text()

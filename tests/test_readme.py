@@ -31,7 +31,7 @@ def test_python_prints_what_the_readme_says(code, printed, tmp_path, monkeypatch
 
 def test_both_ways_to_the_packaged_model_are_run():
     runnable = [code for code, printed in SNIPPETS if printed]
-    assert len(runnable) == 2
+    assert len(runnable) == 3
     assert str(DEFAULT_CHECKPOINT.relative_to(ROOT)) in runnable[1]
 
 
@@ -49,6 +49,14 @@ def test_make_targets_exist(target):
 @pytest.mark.parametrize("script", sorted(set(re.findall(r"scripts/\w+\.\w+", README))))
 def test_scripts_exist(script):
     assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize("command", re.findall(r"^proxyformer ([\w-]+ .*)", README, re.MULTILINE))
+def test_commands_and_their_options_exist(command):
+    name, *words = command.split()
+    help_text = CliRunner().invoke(app, [name, "--help"], terminal_width=200).stdout
+    options = {word for word in words if word.startswith("--")}
+    assert "Usage:" in help_text and options <= set(re.findall(r"--[a-z-]+", help_text))
 
 
 def test_options_of_segment_exist():
