@@ -87,6 +87,11 @@ def replace(old: str, new: str):
     return change
 
 
+def add_file(folder: Path) -> None:
+    last = max(folder.iterdir())
+    shutil.copy(last, last.with_stem("99999"))
+
+
 def drop_first(path: Path) -> None:
     """Remove the first file of a folder, the first sample of a list, the first video."""
     if path.is_dir():
@@ -141,7 +146,8 @@ EDITS = [  # data set, split, path, what is done to it
     ("ref-davis17", "valid", "DAVIS/ImageSets/2017/val.txt", replace("blackswan\n", "")),
     ("ref-davis17", "valid", "DAVIS/davis_semantics.json", replace('"1": "', '"1": "other ')),
     ("ref-davis17", "valid", TEXTS, replace(' "', ' "other ')),
-    ("ref-davis17", "valid", "DAVIS/JPEGImages/480p/blackswan", drop_first),
+    ("ref-davis17", "valid", "DAVIS/JPEGImages/480p/blackswan", add_file),
+    ("ref-davis17", "valid", "DAVIS/Annotations_unsupervised/480p/blackswan", add_file),
     ("ref-davis17-converted", "valid", LISTING, drop_first),
     (
         "ref-davis17-converted",
@@ -189,7 +195,11 @@ def test_an_index_that_other_code_made_is_not_served(fixture, monkeypatch, tmp_p
 LISTED = [  # data set, split, folders that the first row may list
     ("ref-youtube-vos", "train", set()),
     ("ref-youtube-vos", "valid", set()),
-    ("ref-davis17", "valid", {"DAVIS/JPEGImages/480p/bike-packing"}),
+    (
+        "ref-davis17",
+        "valid",
+        {f"DAVIS/{kind}/480p/bike-packing" for kind in ("JPEGImages", "Annotations_unsupervised")},
+    ),
     ("ref-davis17-converted", "valid", set()),
     ("a2d-sentences", "train", set()),
     ("a2d-sentences (unlisted)", "train", {H5}),

@@ -84,10 +84,10 @@ class RefDavis17(RVOSBuilder):
         yield from (self._texts / name for name, _ in EXPRESSION_SETS)
 
     def dated_paths(self) -> Iterable[Path]:
-        yield self.root / self._folder("Annotations")
-        yield (frames := self.root / self._folder("JPEGImages"))
-        if not self._converted.is_file():
-            yield from sorted(frames.glob("*"))
+        for kind in ("Annotations", "JPEGImages"):
+            yield (folder := self.root / self._folder(kind))
+            if not self._converted.is_file():
+                yield from sorted(folder.glob("*"))
 
     def videos(self) -> list[tuple[str, Any]]:
         if self._converted.is_file():
