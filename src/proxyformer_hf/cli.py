@@ -29,6 +29,12 @@ app = typer.Typer(
 FOLDER_FPS = 24.0  # a folder of frames has no rate of its own
 SHEET_FRAMES = 12
 
+MODEL_HELP = "Model folder or Hub name. Default: the packaged checkpoint."
+ModelOption = Annotated[str | None, typer.Option(help=MODEL_HELP)]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, mps ... Default: an accelerator if there is one.")
+]
+
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
@@ -199,13 +205,8 @@ def segment(
         Path | None,
         typer.Option(help="Folder for PNG masks, too: a folder per expression, a file per frame."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model folder or Hub name. Default: the packaged checkpoint."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps ... Default: an accelerator if there is one.")
-    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
     stride: Annotated[
         int, typer.Option(min=1, help="Segment every N-th frame; those between keep its masks.")
     ] = 1,
@@ -250,10 +251,7 @@ def segment(
 
 @app.command()
 def info(
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Model folder or Hub name. Default: the packaged checkpoint."),
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
 ) -> None:
     """Show a model's backbones, size and differences from the paper's configuration."""
     with _one_line_errors():
@@ -326,13 +324,8 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", help="Folder of predictions. Default: outputs/NAME."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model folder or Hub name. Default: the packaged checkpoint."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps ... Default: an accelerator if there is one.")
-    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
     protocol: Annotated[str | None, typer.Option(help=f"{PROTOCOL_HELP}published.")] = None,
     split: Annotated[str | None, typer.Option(help="Default: the one of papers.")] = None,
     size: Annotated[
