@@ -11,7 +11,9 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
 from proxyformer_hf.loss_proxyformer import (
+    LossCounts,
     ReferringPrediction,
+    count_targets,
     match_trajectories,
     prepare_targets,
     proxyformer_loss,
@@ -475,6 +477,53 @@ def test_mask_terms_are_per_clip_and_box_terms_per_frame():
     for name in ("class", "bbox", "giou"):
         torch.testing.assert_close(still[f"loss_{name}"], image[f"loss_{name}"])
     torch.testing.assert_close(still["loss_mask"], image["loss_mask"] / 3)
+
+
+def test_counts_are_of_visible_frames_and_annotated_rows():
+    """Of a batch as the model takes it: masks of each video, labels of each expression."""
+    labels, frame_mask, pixel_mask = hard_batch()
+    labels = labels.repeat_interleave(2, dim=0)  # two expressions of each of three videos
+    labels[5] = -1
+    # visible in 4 frames, 1 and 0; no frame of the last row is annotated
+    assert count_targets(labels, frame_mask, pixel_mask) == LossCounts(2 * 4 + 2 * 1, 5)
+    assert count_targets(make_labels()) == LossCounts(BATCH * FRAMES, BATCH)
+
+
+def test_given_counts_divide_every_term_but_jsc(batch):
+    layers, extras = [make_prediction(0), make_prediction(1)], make_extras()
+    own = count_targets(*batch)
+    _, expected = compute(*batch, layers, extras)
+    for counts in (
+        LossCounts(own.visible_frames * 2, own.rows * 4),
+        LossCounts(own.visible_frames.item() * 2, own.rows.item() * 4),
+    ):
+        _, divided = compute(*batch, layers, {**extras, "counts": counts})
+        for name in ("selection", "grounding"):
+            divided[f"loss_{name}"] *= 2
+        divided["loss_jsc"] /= 2
+        assert_same_losses(expected, {name: 2 * value for name, value in divided.items()})
+
+
+def test_parts_with_their_mean_counts_average_to_the_whole():
+    """Exactly so where a part, or even the mean, has less than one visible frame."""
+    labels, frame_mask, pixel_mask = hard_batch()
+    labels[0] = 0
+    whole = (labels, frame_mask, pixel_mask)
+    prediction, extras = make_prediction(0), make_extras()
+    for name in ("joint_embedding", "logit_scale"):  # JSC is of a part's own rows
+        del extras[name]
+    _, expected = compute(*whole, [prediction], extras)
+    counts = LossCounts(*(count / BATCH for count in count_targets(*whole)))
+    assert counts.visible_frames == 1 / 3
+    parts = []
+    for row in range(BATCH):
+        part = slice(row, row + 1)
+        layer = ReferringPrediction(*(value[part] for value in vars(prediction).values()))
+        extra = {name: value[part] for name, value in extras.items()}
+        own = (value[part] for value in whole)
+        parts.append(compute(*own, [layer], {**extra, "counts": counts})[1])
+    mean = {name: sum(part[name] for part in parts) / BATCH for name in expected}
+    assert_same_losses(expected, mean)
 
 
 @pytest.mark.parametrize("visible_rows", [[], [1]])

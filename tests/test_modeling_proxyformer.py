@@ -440,8 +440,10 @@ def test_hidden_states_and_attentions_when_asked(interaction, pre_norm):
 @pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask")
 @torch.no_grad()
 def test_attention_implementations_agree():
-    model = perturb(tiny_model(hidden_size=32))  # flex attention wants heads of 16 channels
+    """In double precision: in single, rounding alone exceeds 1e-5 on some machines."""
+    model = perturb(tiny_model(hidden_size=32)).double()  # flex attention wants heads of 16
     inputs = pad(single_inputs())
+    inputs["pixel_values_videos"] = inputs["pixel_values_videos"].double()
     assert model.config._attn_implementation == "sdpa"
     expected = model(**inputs)
     model.set_attn_implementation("eager")
@@ -453,8 +455,9 @@ def test_attention_implementations_agree():
     with torch.compiler.set_stance("force_eager"):  # a compilation takes minutes
         flexible = model(**inputs)
     for row in range(3):
-        assert_row_equals(eager, row, expected, row)
-        assert_row_equals(flexible, row, expected, row)
+        # eager attention of Video Swin takes its softmax in single precision
+        assert_row_equals(eager, row, expected, row, tolerance=1e-6)
+        assert_row_equals(flexible, row, expected, row, tolerance=1e-6)
 
 
 class FixedLogits(nn.Module):

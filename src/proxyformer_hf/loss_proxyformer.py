@@ -12,16 +12,21 @@ one value per frame, mask focal and dice one value per clip (a mean over the tub
 over the whole tube), so on clips of T visible frames the mask terms weigh 1/T of what they do on
 images. The published coefficients are tuned to exactly that.
 
+A batch may be spread over processes and accumulation steps. DDP and FSDP average its parts'
+gradients, so every part divides its sums by the mean of the parts' counts (`LossCounts`), and the
+JSC compares the rows of all processes: the update is the one that a single process would make.
+
 Padded frames and pixels, and frames without annotation, enter no term.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import box_convert, sigmoid_focal_loss
 
 from .masks import boxes_from_masks
 
@@ -48,6 +53,18 @@ class ReferringPrediction:
     masks: Tensor
 
 
+class LossCounts(NamedTuple):
+    """What the terms are divided by. A part of a batch gets the mean over all of its parts.
+
+    Attributes:
+        visible_frames: scalar, frames that show their object; divides the matched and class terms.
+        rows: scalar, rows with an annotated frame; divides the selection and grounding terms.
+    """
+
+    visible_frames: Tensor | float
+    rows: Tensor | float
+
+
 @dataclass
 class ReferringTargets:
     """The one ground-truth trajectory of each row, on the masks' stride-4 grid.
@@ -70,6 +87,12 @@ class ReferringTargets:
     def supervised(self) -> Tensor:
         """(batch, num_frames, height / 4, width / 4) bool: the pixels that mask terms read."""
         return self.annotated[:, :, None, None] & self.valid[:, None]
+
+    @property
+    def counts(self) -> LossCounts:
+        """Of these targets alone."""
+        annotated_rows = self.annotated.any(dim=1)
+        return LossCounts(*(x.sum(dtype=torch.float32) for x in (self.visible, annotated_rows)))
 
 
 def prepare_targets(
@@ -119,6 +142,62 @@ def prepare_targets(
     )
 
 
+def count_targets(
+    mask_labels: Tensor, frame_mask: Tensor | None = None, pixel_mask: Tensor | None = None
+) -> LossCounts:
+    """Counts of a batch as the model's `forward` takes it, with the masks one row per video.
+
+    A training loop sums them over the accumulation steps and processes of an update, divides by the
+    number of both, and hands the mean to each of their `forward` calls as `loss_counts`.
+
+    Args:
+        mask_labels: (batch * num_expressions, num_frames, height, width), see `prepare_targets`.
+        frame_mask: (batch, num_frames) bool.
+        pixel_mask: (batch, height, width) bool.
+    """
+    frame_mask, pixel_mask = (
+        None if mask is None else mask.repeat_interleave(len(mask_labels) // len(mask), dim=0)
+        for mask in (frame_mask, pixel_mask)
+    )
+    return prepare_targets(mask_labels, frame_mask, pixel_mask).counts
+
+
+def _num_processes() -> int:
+    """Processes that share the update; one without gradients, as validation may run on one."""
+    shared = dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()
+    return dist.get_world_size() if shared else 1
+
+
+def _divisors(targets: ReferringTargets, counts: LossCounts | None) -> LossCounts:
+    """The given counts, or the targets' own averaged over the processes; 1 in place of 0."""
+    device = targets.visible.device
+    own = targets.counts if counts is None else counts
+    values = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in own])
+    if counts is None and (num_processes := _num_processes()) > 1:
+        dist.all_reduce(values)
+        values = values / num_processes
+    return LossCounts(*torch.where(values > 0, values, 1.0))
+
+
+def _gather_rows(values: Tensor) -> Tensor:
+    """Rows (batch, channels) of all processes; rows of zeros where one has fewer than another.
+
+    Each process computes the same loss of all rows. The average of their gradients, which DDP
+    takes, is the gradient of one if each process' own rows carry that of all processes: theirs is
+    multiplied by the number of processes, and no gradient need travel.
+    """
+    if (num_processes := _num_processes()) == 1:
+        return values
+    length = torch.tensor(len(values), device=values.device)
+    dist.all_reduce(length, dist.ReduceOp.MAX)
+    values = F.pad(values, (0, 0, 0, int(length) - len(values)))
+    fixed = values.detach()
+    parts = [torch.empty_like(fixed) for _ in range(num_processes)]
+    dist.all_gather(parts, fixed)
+    parts[dist.get_rank()] = fixed + num_processes * (values - fixed)
+    return torch.cat(parts)
+
+
 def _subsample(masks: Tensor) -> Tensor:
     height, width = masks.shape[-2:]
     padded = F.pad(masks, (0, -width % MASK_STRIDE, 0, -height % MASK_STRIDE))
@@ -149,14 +228,25 @@ def _box_distance(prediction: ReferringPrediction, targets: ReferringTargets) ->
     return (prediction.boxes.float() - targets.boxes[:, :, None]).abs().sum(dim=-1)
 
 
+def _area(size: Tensor) -> Tensor:
+    return size[..., 0] * size[..., 1]
+
+
 def _box_giou(prediction: ReferringPrediction, targets: ReferringTargets) -> Tensor:
-    """1 - GIoU: (batch, num_frames, num_queries)."""
-    target_boxes = targets.boxes[:, :, None].expand_as(prediction.boxes)
-    return generalized_box_iou_loss(
-        box_convert(prediction.boxes.float(), "cxcywh", "xyxy"),
-        box_convert(target_boxes, "cxcywh", "xyxy"),
-        eps=1e-12,  # torchvision's 1e-7 is of the size of a small object's area, a share of 1
+    """1 - GIoU: (batch, num_frames, num_queries).
+
+    torchvision's generalized_box_iou_loss indexes with a mask: a GPU waits for the CPU there, and
+    torch.compile splits the graph. An eps as small as this one matters to no small object's area.
+    """
+    ours, theirs = prediction.boxes.float(), targets.boxes[:, :, None]
+    (our_low, our_high), (low, high) = (
+        box_convert(boxes, "cxcywh", "xyxy").split(2, dim=-1) for boxes in (ours, theirs)
     )
+    overlap = _area((torch.minimum(our_high, high) - torch.maximum(our_low, low)).clamp(min=0))
+    hull = _area(torch.maximum(our_high, high) - torch.minimum(our_low, low))
+    union = _area(ours[..., 2:]) + _area(theirs[..., 2:]) - overlap
+    eps = 1e-12
+    return 1 - overlap / (union + eps) + (hull - union) / (hull + eps)
 
 
 def _tube_focal(prediction: ReferringPrediction, targets: ReferringTargets) -> Tensor:
@@ -215,11 +305,11 @@ def _trajectory_losses(
     prediction: ReferringPrediction,
     targets: ReferringTargets,
     config: "ProxyFormerConfig",
+    num_visible: Tensor,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Class loss of all trajectories, box and mask losses of the matched one; and its index."""
     index = match_trajectories(prediction, targets, config)
     losses = {}
-    num_visible = targets.visible.sum().clamp(min=1)
     if _coefficient(config, "class"):
         logits = prediction.logits.float()
         positive = F.one_hot(index, logits.shape[2]).bool()[:, None] & targets.visible[..., None]
@@ -256,15 +346,19 @@ def _joint_semantic_consistency(
 ) -> Tensor:
     """Symmetric InfoNCE between positive proxies and video-text embeddings (paper eq. 6-8).
 
-    Rows whose object is nowhere have no positive proxy and are neither anchors nor negatives. One
-    remaining row is its own only candidate: the loss and its gradient are then 0.
+    The rows are those of all processes. Rows whose object is nowhere have no positive proxy and are
+    neither anchors nor negatives. One remaining row is its own only candidate: the loss and its
+    gradient are then 0.
 
     Args:
         queries: (batch, hidden_size), the positive proxy averaged over time.
         joint_embedding: (batch, hidden_size).
-        logit_scale: scalar, log of the inverse temperature.
+        logit_scale: (1,), log of the inverse temperature.
         rows: (batch,) bool, rows whose object is visible.
     """
+    gathered = _gather_rows(torch.cat((queries, joint_embedding, rows[:, None].float()), dim=1))
+    queries, joint_embedding, rows = gathered.tensor_split((queries.shape[1], -1), dim=1)
+    rows = rows[:, 0] > 0
     similarity = F.normalize(queries, dim=-1) @ F.normalize(joint_embedding, dim=-1).T
     logits = (logit_scale.exp() * similarity).masked_fill(
         ~(rows[:, None] & rows[None]), torch.finfo(similarity.dtype).min
@@ -275,7 +369,7 @@ def _joint_semantic_consistency(
     return _masked_mean((query_to_joint + joint_to_query) / 2, rows, dim=0)
 
 
-def _selection_loss(selected_masks: Tensor, targets: ReferringTargets) -> Tensor:
+def _selection_loss(selected_masks: Tensor, targets: ReferringTargets, num_rows: Tensor) -> Tensor:
     """Binary cross-entropy plus dice of the model's answer, averaged over annotated rows.
 
     An absent object is an empty target here: the answer has to be empty too.
@@ -284,10 +378,12 @@ def _selection_loss(selected_masks: Tensor, targets: ReferringTargets) -> Tensor
     entropy = F.binary_cross_entropy_with_logits(selected_masks, targets.masks, reduction="none")
     per_row = _masked_mean(entropy, supervised, dim=(1, 2, 3))
     per_row = per_row + _dice(selected_masks, targets.masks, supervised, dim=(1, 2, 3))
-    return _masked_mean(per_row, targets.annotated.any(dim=1), dim=0)
+    return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
 
 
-def _grounding_loss(grounding_logits: Tensor, targets: ReferringTargets, stride: int) -> Tensor:
+def _grounding_loss(
+    grounding_logits: Tensor, targets: ReferringTargets, stride: int, num_rows: Tensor
+) -> Tensor:
     """Binary cross-entropy of a coarse map against the share of the object in each of its cells.
 
     Args:
@@ -306,7 +402,7 @@ def _grounding_loss(grounding_logits: Tensor, targets: ReferringTargets, stride:
     entropy = F.binary_cross_entropy_with_logits(grounding_logits, labels, reduction="none")
     supervised = targets.annotated[:, :, None, None] & (valid_share > 0)
     per_row = _masked_mean(entropy, supervised, dim=(1, 2, 3))
-    return _masked_mean(per_row, targets.annotated.any(dim=1), dim=0)
+    return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
 
 
 def _check_sizes(prediction: ReferringPrediction, targets: ReferringTargets):
@@ -328,6 +424,7 @@ def proxyformer_loss(
     selected_masks: Tensor | None = None,
     grounding_logits: Tensor | None = None,
     frame_mask: Tensor | None = None,
+    counts: LossCounts | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The training loss of a batch, in float32 whatever the autocast state.
 
@@ -342,10 +439,12 @@ def proxyformer_loss(
         config: holds the coefficients; a term whose coefficient is 0 is not computed.
         proxy_queries: (batch, num_frames, num_queries, hidden_size) of the last layer.
         joint_embedding: (batch, hidden_size), video and text semantics.
-        logit_scale: scalar, log of JSC's inverse temperature.
+        logit_scale: (1,), log of JSC's inverse temperature.
         selected_masks: (batch, num_frames, height / 4, width / 4) logits of the model's answer.
         grounding_logits: (batch, num_frames, rows, columns) at `config.encoded_stride`.
         frame_mask: (batch, num_frames) bool, the frames that JSC averages. All by default.
+        counts: divisors of the terms. By default those of the targets, averaged over processes if
+            torch.distributed is initialised and gradients are enabled.
 
     Returns:
         The weighted sum; the unweighted, detached terms `loss_X` and, of layer i, `loss_X_aux_{i}`,
@@ -357,24 +456,22 @@ def proxyformer_loss(
     final = predictions[-1]
     _check_sizes(final, targets)
     with torch.autocast(final.masks.device.type, enabled=False):
-        losses, index = _trajectory_losses(final, targets, config)
+        num_visible, num_rows = _divisors(targets, counts)
+        losses, index = _trajectory_losses(final, targets, config, num_visible)
         if joint_embedding is not None and _coefficient(config, "jsc"):
             queries = _positive_queries(proxy_queries.float(), index, frame_mask)
             losses["jsc"] = _joint_semantic_consistency(
                 queries, joint_embedding.float(), logit_scale.float(), targets.visible.any(dim=1)
             )
         if selected_masks is not None and _coefficient(config, "selection"):
-            losses["selection"] = _selection_loss(selected_masks.float(), targets)
+            losses["selection"] = _selection_loss(selected_masks.float(), targets, num_rows)
         if grounding_logits is not None and _coefficient(config, "grounding"):
             losses["grounding"] = _grounding_loss(
-                grounding_logits.float(), targets, config.encoded_stride
+                grounding_logits.float(), targets, config.encoded_stride, num_rows
             )
-        loss = sum(_coefficient(config, name) * value for name, value in losses.items())
-        loss_dict = {f"loss_{name}": value.detach() for name, value in losses.items()}
-
+        layers = {"": losses}
         for i, auxiliary in enumerate(predictions[:-1] if config.auxiliary_loss else []):
-            losses, _ = _trajectory_losses(auxiliary, targets, config)
-            for name, value in losses.items():
-                loss = loss + _coefficient(config, name) * value
-                loss_dict[f"loss_{name}_aux_{i}"] = value.detach()
-    return loss, loss_dict
+            layers[f"_aux_{i}"], _ = _trajectory_losses(auxiliary, targets, config, num_visible)
+    terms = [(*term, layer) for layer, losses in layers.items() for term in losses.items()]
+    loss = sum(_coefficient(config, name) * value for name, value, _ in terms)
+    return loss, {f"loss_{name}{layer}": value.detach() for name, value, layer in terms}

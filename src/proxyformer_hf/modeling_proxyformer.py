@@ -33,7 +33,12 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from . import modeling_video_swin
 from .configuration_proxyformer import ProxyFormerConfig
-from .loss_proxyformer import ReferringPrediction, prepare_targets, proxyformer_loss
+from .loss_proxyformer import (
+    LossCounts,
+    ReferringPrediction,
+    prepare_targets,
+    proxyformer_loss,
+)
 
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature
@@ -557,6 +562,13 @@ class ProxyFormerPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    def post_init(self):
+        super().post_init()
+        # FSDP wraps the layers named here: of all parts, and only those that this model has.
+        parts = [part for part in self.modules() if isinstance(part, PreTrainedModel)]
+        declared = {name for part in parts for name in part._no_split_modules or ()}
+        self._no_split_modules = declared & {type(module).__name__ for module in self.modules()}
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -818,7 +830,7 @@ class ProxyFormerTextFusion(nn.Module):
             self.position_projection = nn.Linear(config.hidden_size, config.hidden_size)
             self.word_projection = nn.Linear(config.hidden_size, config.hidden_size)
             self.map_projection = nn.Linear(1, config.hidden_size)
-            self.grounding_bias = nn.Parameter(torch.empty(()))
+            self.grounding_bias = nn.Parameter(torch.empty(1))  # FSDP takes no scalar
 
     def forward(
         self,
@@ -1106,7 +1118,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
             self.joint_projection = nn.Linear(
                 num_semantics * config.hidden_size, config.hidden_size
             )
-            self.logit_scale = nn.Parameter(torch.empty(()))
+            self.logit_scale = nn.Parameter(torch.empty(1))  # FSDP takes no scalar
         self.loss_function = proxyformer_loss
         self.post_init()
 
@@ -1134,6 +1146,9 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
             text_config=text if text_encoder is None else text_encoder.config,
             **config_fields,
         )
+        for part in (config.vision_config, config.text_config):
+            if Path(part._name_or_path).exists():  # a folder of this machine: its name will do
+                part._name_or_path = Path(part._name_or_path).name
         model = cls(config)
         if vision_backbone is not None:
             model.model.video_encoder.backbone.load_state_dict(vision_backbone.state_dict())
@@ -1167,6 +1182,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         pixel_mask: Tensor | None = None,
         mask_labels: Tensor | None = None,
         video_features: ProxyFormerVideoFeatures | None = None,
+        loss_counts: LossCounts | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ProxyFormerReferringSegmentationOutput:
         """
@@ -1179,6 +1195,8 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
             mask_labels (`Tensor` (B * E, T, h, w), *optional*):
                 1 where the object is, 0 elsewhere; a frame filled with -1 is not annotated.
             video_features (*optional*): result of `get_video_features`, instead of the pixels.
+            loss_counts (`LossCounts`, *optional*):
+                Mean of `count_targets` over the processes and accumulation steps of one update.
         """
         outputs = self.model(
             pixel_values_videos=pixel_values_videos,
@@ -1205,6 +1223,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
                 selected_masks=referred_masks if self.config.soft_selection else None,
                 grounding_logits=outputs.grounding_logits,
                 frame_mask=outputs.frame_mask,
+                counts=loss_counts,
             )
         return ProxyFormerReferringSegmentationOutput(
             loss=loss,
