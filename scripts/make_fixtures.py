@@ -5,6 +5,7 @@ moving shapes for pixels."""
 import csv
 import io
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ import scipy.io
 import typer
 from PIL import Image
 from pycocotools import mask as rle
+from scipy.spatial import ConvexHull
 
 from proxyformer_hf.data.shape_expressions import Sight, Speaker
-from proxyformer_hf.data.shape_scenes import draw_scene
+from proxyformer_hf.data.shape_scenes import SHAPES, draw_scene
 from proxyformer_hf.masks import save_mask
 from proxyformer_hf.video_io import VideoWriter
 
@@ -88,10 +90,11 @@ def write_json(path: Path, content: object, indent: int | None = None) -> None:
     write_text(path, json.dumps(content, indent=indent))
 
 
-def write_csv(path: Path, rows: list[tuple]) -> None:
+def write_csv(path: Path, rows: list[tuple], lineterminator="\n", encoding="utf-8") -> None:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    write_text(path, buffer.getvalue())
+    csv.writer(buffer, lineterminator=lineterminator).writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.getvalue().encode(encoding))
 
 
 def encode(mask: np.ndarray) -> dict:
@@ -404,6 +407,128 @@ def write_mevis(root: Path, rng: np.random.Generator) -> None:
         write_json(root / split / "meta_expressions.json", {"videos": listing})
 
 
+COCO_IMAGES = (131074, 262145, 393223, 524297, 581857, 549347)
+COCO_CATEGORIES = [*SHAPES]  # ids from 1
+REFER = {  # data set -> who split it, and the splits of the images
+    "refcoco": ("unc", ("train", "train", "train", "val", "testA", "testB")),
+    "refcoco+": ("unc", ("train", "val", "train", "testB", "testA", "train")),
+    "refcocog": ("umd", ("train", "train", "train", "val", "test", "test")),
+}
+
+
+def draw_coco(root: Path, rng: np.random.Generator) -> tuple[dict, list[dict]]:
+    """Write the images of RefCOCO, which all layouts share; COCO's annotations, and what REFER
+    tells of each object of which something is said, without the split.
+
+    The objects 1 and 3 of each image are annotated, by a polygon, but for a run-length code; of
+    object 3 of the last image nothing is said. Objects do not come image by image.
+    """
+    images, annotations, said = [], [], {1: [], 3: []}
+    for k, image_id in enumerate(COCO_IMAGES):
+        clip = draw_clip(rng, 2, HEIGHT + 8 * (k % 2))
+        name = f"COCO_train2014_{image_id:012d}"
+        write_frames(root / "train2014", [name], clip.frames[:1])
+        height, width = clip.object_map.shape[1:]
+        image = {"file_name": f"{name}.jpg", "height": height, "width": width, "id": image_id}
+        images.append(image)
+        for i, refs in said.items():
+            mask = clip.object_map[0] == i
+            annotation = {"id": 10 * image_id + i, "image_id": image_id, "iscrowd": 0}
+            annotation["category_id"] = 1 + COCO_CATEGORIES.index(clip.categories[i])
+            x1, y1, x2, y2 = box_of(mask)
+            annotation |= {"area": float(mask.sum()), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            annotation["segmentation"] = counts_of(mask) if (k, i) == (1, 3) else [outline_of(mask)]
+            annotations.append(annotation)
+            ref = {"image_id": image_id, "ann_id": annotation["id"], "texts": clip.texts[i][:2]}
+            refs.append(
+                ref | {"file_name": f"{name}_{i}.jpg", "category_id": annotation["category_id"]}
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(COCO_CATEGORIES, 1)]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    return coco, said[1] + said[3][:-1]
+
+
+def outline_of(mask: np.ndarray) -> list[float]:
+    """The convex hull of a mask's pixels: x, y, x, y, ..."""
+    corners = np.argwhere(mask)[:, None] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    points = corners.reshape(-1, 2)[:, ::-1]
+    return points[ConvexHull(points).vertices].astype(float).ravel().tolist()
+
+
+def counts_of(mask: np.ndarray) -> dict:
+    """The run-length code that COCO gives crowds: lengths of runs down the columns, 0 first."""
+    pixels = mask.T.ravel()
+    ends = np.flatnonzero(np.diff(pixels)) + 1
+    counts = np.diff([0, *ends, len(pixels)]).tolist()
+    return {"counts": [0] * int(pixels[0]) + counts, "size": list(mask.shape)}
+
+
+def write_refcoco(root: Path, rng: np.random.Generator) -> None:
+    """RefCOCO/+/g as REFER gives them out, beside the images of COCO."""
+    coco, said = draw_coco(root, rng)
+    for name, (split_by, splits) in REFER.items():
+        refs = []
+        for ref_id, told in enumerate(said):
+            ref = {key: value for key, value in told.items() if key != "texts"}
+            ids = [2 * ref_id, 2 * ref_id + 1]
+            sentences = [
+                {"tokens": text.split(), "raw": f"{text.capitalize()}.", "sent_id": i, "sent": text}
+                for i, text in zip(ids, told["texts"], strict=True)
+            ]
+            ref |= {"ref_id": ref_id, "sent_ids": ids, "sentences": sentences}
+            refs.append(ref | {"split": splits[COCO_IMAGES.index(ref["image_id"])]})
+        write_json(root / name / "instances.json", coco)
+        (root / name / f"refs({split_by}).p").write_bytes(pickle.dumps(refs, protocol=2))
+
+
+def write_refcoco_converted(root: Path, rng: np.random.Generator) -> None:
+    """The same as ReferFormer's script converts them: an image and an annotation an expression."""
+    coco, said = draw_coco(root, rng)
+    images = {image["id"]: image for image in coco["images"]}
+    annotations = {annotation["id"]: annotation for annotation in coco["annotations"]}
+    for name, (_, splits) in REFER.items():
+        for split in dict.fromkeys(splits):
+            converted = {"images": [], "annotations": [], "categories": coco["categories"]}
+            for told in said:
+                if splits[COCO_IMAGES.index(told["image_id"])] != split:
+                    continue
+                for text in told["texts"]:
+                    number = len(converted["images"]) + 1
+                    image = images[told["image_id"]]
+                    image = image | {"original_id": image["id"], "id": number, "caption": text}
+                    converted["images"].append(image | {"dataset_name": name})
+                    annotation = annotations[told["ann_id"]]
+                    annotation = annotation | {"original_id": annotation["id"], "id": number}
+                    converted["annotations"].append(annotation | {"image_id": number})
+            write_json(root / name / f"instances_{name}_{split}.json", converted)
+
+
+FOLDER_FRAMES = 8
+
+
+def write_folder(root: Path, rng: np.random.Generator) -> None:
+    """Three videos of one's own: frames with masks of three objects, every second frame; frames
+    with masks of one, whose names do not sort as text; and a video file. The table is as a
+    spreadsheet saves it."""
+    clips = {name: draw_clip(rng, FOLDER_FRAMES) for name in ("pond", "kitchen", "street")}
+    names = [f"{t:05d}" for t in range(FOLDER_FRAMES)]
+    short = [f"{t}" for t in range(6, 6 + FOLDER_FRAMES)]
+    write_frames(root / "frames/pond", names, clips["pond"].frames)
+    write_maps(root / "masks/pond", names[::2], clips["pond"].object_map[::2])
+    write_frames(root / "frames/kitchen", short, clips["kitchen"].frames, ".png")
+    masks = np.where(clips["kitchen"].object_map == 1, 255, 0).astype(np.uint8)
+    write_frames(root / "masks/kitchen", short, masks, ".png")
+    write_clip(root / "videos/street.mp4", clips["street"].frames)
+    write_maps(root / "masks/street", names, clips["street"].object_map)
+    rows = [("video", "object_id", "expression", "split")]
+    for i in (1, 2, 3):
+        rows.append(("pond", i, clips["pond"].texts[i][0], ""))
+    rows.append(("kitchen", "", f"{clips['kitchen'].texts[1][0]}, seen from above", "train"))
+    rows.append(("street", 1, clips["street"].texts[1][0], "valid"))
+    rows.append(("street", "1 3", f"{clips['street'].texts[1][0]} and another", "valid"))
+    write_csv(root / "expressions.csv", rows, lineterminator="\r\n", encoding="utf-8-sig")
+
+
 WRITERS: dict[str, Callable[[Path, np.random.Generator], None]] = {
     "ref-youtube-vos": write_ref_youtube_vos,
     "ref-davis17": write_ref_davis17,
@@ -411,6 +536,9 @@ WRITERS: dict[str, Callable[[Path, np.random.Generator], None]] = {
     "a2d-sentences": write_a2d_sentences,
     "jhmdb-sentences": write_jhmdb_sentences,
     "mevis": write_mevis,
+    "refcoco": write_refcoco,
+    "refcoco-converted": write_refcoco_converted,
+    "folder": write_folder,
 }
 
 
@@ -419,8 +547,8 @@ def write_fixture(name: str, root: str | Path, seed: int = 0) -> None:
     A2D-Sentences (the encoder is not deterministic).
 
     Args:
-        name: a key of `WRITERS`; "ref-davis17" is the layout as unzipped, "ref-davis17-converted"
-            that of ReferFormer's script, with the same sequences.
+        name: a key of `WRITERS`; "ref-davis17" and "refcoco" (with refcoco+ and refcocog) are the
+            layouts as unzipped, "-converted" those of ReferFormer's scripts, with the same videos.
         root: becomes the folder of the data set; made if absent.
         seed: of the videos.
     """

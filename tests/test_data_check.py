@@ -130,7 +130,7 @@ def test_masks_of_another_size_than_the_frames_are_found(fixture):
     with Image.open(folder / "00003.png") as image:
         save_mask(folder / "00003.png", np.array(image)[:, :50])
     problem = one_problem(root)
-    assert problem.startswith(f"valid: {folder}, frame 00003.jpg, is (64, 50)")
+    assert problem.startswith(f"valid: {folder}, frame 00003, is (64, 50)")
     assert "(64, 98)" in problem
 
 

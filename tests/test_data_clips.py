@@ -28,7 +28,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(data):
-    return TrainingClips(*data, RECIPE, num_steps=60, batch_size=2, seed=3)
+    return TrainingClips(*data, RECIPE, num_samples=120, seed=3)
 
 
 def still_camera(height: int, width: int, flip: bool = False) -> Camera:
@@ -63,31 +63,34 @@ def test_samples_have_the_promised_form(clips):
         assert sample["masks"].any()
 
 
-def test_samples_depend_on_seed_and_index_alone(data, clips):
-    again = TrainingClips(*data, RECIPE, num_steps=60, batch_size=2, seed=3)
-    other = TrainingClips(*data, RECIPE, num_steps=60, batch_size=2, seed=4)
+def test_samples_depend_on_seed_epoch_and_index_alone(data, clips):
+    again = TrainingClips(*data, RECIPE, num_samples=120, seed=3)
+    seed = TrainingClips(*data, RECIPE, num_samples=120, seed=4)
+    epoch = TrainingClips(*data, RECIPE, num_samples=120, seed=3)
+    epoch.set_epoch(1)
     for i in (7, 2):
         assert torch.equal(again[i]["frames"], clips[i]["frames"])
         assert again[i]["expressions"] == clips[i]["expressions"]
         assert torch.equal(again[i]["masks"], clips[i]["masks"])
-    assert any(other[i]["expressions"] != clips[i]["expressions"] for i in range(4))
+    for other in (seed, epoch):
+        assert any(other[i]["expressions"] != clips[i]["expressions"] for i in range(4))
+    assert len({sample["id"] for k in (0, 1) for sample in (clips[k], epoch[k])}) == 4
 
 
-def test_samples_of_a_step_have_one_size_and_steps_mix_the_sources(clips):
+def test_samples_mix_the_sources(clips):
     sizes = [tuple(clips[i]["frames"].shape[2:]) for i in range(len(clips))]
-    assert sizes[::2] == sizes[1::2]
     assert set(sizes) == {(48, 80), (56, 72), (72, 56)}
 
 
 def test_clips_of_images_have_their_own_length(data):
     recipe = ClipRecipe(video_share=0, image_frames=1, image_size=(56, 72))
-    sample = TrainingClips(*data, recipe, num_steps=1, batch_size=1, seed=0)[0]
+    sample = TrainingClips(*data, recipe, num_samples=1, seed=0)[0]
     assert sample["frames"].shape[0] == sample["masks"].shape[1] == 1
 
 
 def test_left_and_right_are_true_after_crop_and_flip(data):
     recipe = ClipRecipe(video_share=0, image_size=(56, 72), absent_share=0)
-    dogs = TrainingClips(data[0][:1], data[1], recipe, num_steps=40, batch_size=1, seed=0)
+    dogs = TrainingClips(data[0][:1], data[1], recipe, num_samples=40, seed=0)
     compared = 0
     for i in range(len(dogs)):
         sample = dogs[i]
@@ -104,7 +107,7 @@ def test_left_and_right_are_true_after_crop_and_flip(data):
 
 def test_written_colours_follow_their_object_through_flips(data):
     recipe = ClipRecipe(video_share=0, image_size=(56, 72))
-    blue = TrainingClips(data[0][1:2], data[1], recipe, num_steps=30, batch_size=1, seed=0)
+    blue = TrainingClips(data[0][1:2], data[1], recipe, num_samples=30, seed=0)
     found = 0
     for i in range(len(blue)):
         sample = blue[i]
@@ -118,7 +121,7 @@ def test_written_colours_follow_their_object_through_flips(data):
 
 def test_negative_expressions_of_videos_are_empty(data):
     recipe = ClipRecipe(video_share=1, video_size=(48, 80), composed_share=0)
-    videos = TrainingClips(*data, recipe, num_steps=20, batch_size=1, seed=0)
+    videos = TrainingClips(*data, recipe, num_samples=20, seed=0)
     names = {"boat": "elephant", "elephant": "boat"}
     for i in range(len(videos)):
         sample = videos[i]
@@ -130,7 +133,7 @@ def test_negative_expressions_of_videos_are_empty(data):
 
 def test_composed_videos_name_both_objects(data):
     recipe = ClipRecipe(video_share=1, video_size=(48, 80), composed_share=1)
-    videos = TrainingClips(*data, recipe, num_steps=30, batch_size=1, seed=0)
+    videos = TrainingClips(*data, recipe, num_samples=30, seed=0)
     composed = 0
     for i in range(len(videos)):
         texts, masks = videos[i]["expressions"], videos[i]["masks"].bool()
@@ -180,7 +183,7 @@ def test_written_expressions_of_a_pair_hold_for_both_images():
 
 def test_paired_clips_have_their_own_size_and_show_both_images(data):
     recipe = ClipRecipe(video_share=0, paired_share=1, paired_size=(56, 96))
-    paired = TrainingClips(*data, recipe, num_steps=20, batch_size=1, seed=0)
+    paired = TrainingClips(*data, recipe, num_samples=20, seed=0)
     halves = set()
     for i in range(len(paired)):
         sample = paired[i]
@@ -231,9 +234,28 @@ def test_collator_gives_rows_of_texts_and_masks(clips):
         asked.update(kwargs)
         return {"pixel_values_videos": torch.stack(kwargs["videos"]), "input_ids": torch.ones(6, 2)}
 
-    samples = [clips[0], clips[1]]
+    samples = [
+        clip for clip in map(clips.__getitem__, range(40)) if clip["frames"].shape[2:] == (48, 80)
+    ][:2]
     batch = ClipCollator(processor)(samples)
     assert set(batch) == {"pixel_values_videos", "input_ids", "mask_labels"}
     assert torch.equal(batch["mask_labels"], torch.cat([s["masks"] for s in samples]).char())
     assert asked["text"] == [s["expressions"] for s in samples]
     assert asked["do_resize"] is asked["do_sample_frames"] is False
+
+
+def test_collator_repeats_an_expression_with_unknown_masks_where_others_have_more(clips):
+    asked = {}
+
+    def processor(**kwargs):
+        asked.update(kwargs)
+        return {"pixel_values_videos": torch.stack(kwargs["videos"]), "input_ids": torch.ones(6, 2)}
+
+    first, second = [
+        clip for clip in map(clips.__getitem__, range(40)) if clip["frames"].shape[2:] == (48, 80)
+    ][:2]
+    fewer = first | {"expressions": first["expressions"][:2], "masks": first["masks"][:2]}
+    labels = ClipCollator(processor)([fewer, second])["mask_labels"]
+    assert asked["text"][0] == [*fewer["expressions"], fewer["expressions"][1]]
+    assert torch.equal(labels[:2], fewer["masks"].char()) and labels[2].eq(-1).all()
+    assert torch.equal(labels[3:], second["masks"].char())

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import proxyformer_hf
 from proxyformer_hf.data import mevis
-from proxyformer_hf.data.load import builder_class, load_rvos_dataset
+from proxyformer_hf.data.load import BUILDERS, builder_class, load_rvos_dataset
 from proxyformer_hf.data.records import FEATURES, DataError, RVOSBuilder
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -25,6 +25,10 @@ SPLITS = [
     ("a2d-sentences", "test"),
     ("jhmdb-sentences", "test"),
     ("mevis", "valid_u"),
+    ("refcoco", "train"),
+    ("refcoco-converted", "testA"),
+    ("folder", "train"),
+    ("folder", "valid"),
 ]
 
 
@@ -168,6 +172,12 @@ EDITS = [  # data set, split, path, what is done to it
     ("jhmdb-sentences (unlisted)", "test", PULLUP, drop_last_frames),
     ("mevis", "train", "train/meta_expressions.json", drop_first),
     ("mevis", "train", "train/mask_dict.json", replace('"0": ', '   "0": ')),
+    ("refcoco", "val", "refcoco/instances.json", replace("COCO_train2014", "COCO_val2014")),
+    ("refcoco", "val", "refcoco/refs(unc).p", replace("the ", "one ")),
+    ("refcoco-converted", "val", "refcoco/instances_refcoco_val.json", replace("the ", "one ")),
+    ("folder", "train", "expressions.csv", replace("the ", "one ")),
+    ("folder", "train", "masks/pond", drop_first),
+    ("folder", "train", "frames/kitchen", add_file),
 ]
 
 
@@ -206,6 +216,8 @@ LISTED = [  # data set, split, folders that the first row may list
     ("jhmdb-sentences", "test", set()),
     ("jhmdb-sentences (unlisted)", "test", {"Rename_Images", PULLUP}),
     ("mevis", "train", set()),
+    ("refcoco", "train", set()),
+    ("folder", "train", {"frames", "videos", "frames/pond", "masks/pond"}),
 ]
 
 
@@ -251,7 +263,7 @@ def test_a_folder_is_asked_for():
 
 
 def test_unknown_names_and_splits_list_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match="no data set 'davis'.*ref-davis17.*moving-shapes"):
+    with pytest.raises(ValueError, match="no data set 'davis'.*ref-davis17.*moving-shapes.*folder"):
         load_rvos_dataset("davis", tmp_path, "train")
     with pytest.raises(ValueError, match="jhmdb-sentences has no split 'train': give one of test"):
         load_rvos_dataset("jhmdb-sentences", tmp_path, "train")
@@ -272,6 +284,6 @@ def test_errors_while_indexing_are_not_wrapped_and_nothing_is_cached(fixture):
 
 
 def test_every_name_has_a_builder_of_that_name():
-    for name in ("ref-youtube-vos", "ref-davis17", "a2d-sentences", "jhmdb-sentences", "mevis"):
+    for name in BUILDERS:
         builder = builder_class(name)
         assert issubclass(builder, RVOSBuilder) and builder.benchmark == name

@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from proxyformer_hf.data.records import FEATURES, DataError, Row, RVOSBuilder
+from proxyformer_hf.data.records import FEATURES, DataError, Row, RVOSBuilder, frame_stems
 
 
 class OneFolder(RVOSBuilder):
@@ -178,3 +178,14 @@ def test_a_data_error_survives_the_way_out_of_a_process():
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == "x.json is missing: expected x. Official download: x.zip"
     assert (copy.finding, copy.path) == (error.finding, error.path)
+
+
+def test_a_split_with_nothing_in_it_is_an_error_and_not_an_empty_table(root):
+    (root / "train.txt").write_text("")
+    with pytest.raises(DataError, match="train.txt has nothing of the split train: expected lines"):
+        build(root).download_and_prepare()
+
+
+def test_frames_are_named_as_in_the_data_set():
+    assert frame_stems({"frames": ["00005.jpg", "b.c.png"], "num_frames": 2}) == ["00005", "b.c"]
+    assert frame_stems({"frames": [], "num_frames": 3}) == ["00000", "00001", "00002"]

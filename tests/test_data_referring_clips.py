@@ -11,8 +11,9 @@ from torchvision.transforms import v2
 from proxyformer_hf.data.clips import ClipCollator
 from proxyformer_hf.data.decoding import read_frames, read_masks
 from proxyformer_hf.data.load import load_rvos_dataset
+from proxyformer_hf.data.moving_shapes import generate_video
 from proxyformer_hf.data.records import NO_MASKS, DataError
-from proxyformer_hf.data.referring_clips import ReferringClips
+from proxyformer_hf.data.referring_clips import MovingShapesClips, ReferringClips
 from proxyformer_hf.data.transforms import PhotometricDistortion, RandomMirror, RandomShortSide
 from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
 from tests.tiny_model import perturb, save_tiny_checkpoint, tiny_model
@@ -153,6 +154,83 @@ def test_rows_without_masks_give_no_clips(load):
     hidden = rows.map(lambda row: {"annotated": [], "masks": NO_MASKS})
     with pytest.raises(DataError, match="none of the 12 rows has masks"):
         ReferringClips(hidden, folder, 3)
+
+
+def test_several_expressions_share_the_clip_of_their_video(load):
+    rows, folder = load("ref-youtube-vos")  # four expressions a video
+    clips = ReferringClips(rows, folder, num_frames=1, expressions=3)
+    assert len(clips) == 2 * (8 + 7 + 2)
+    by_id = {(row["video_id"], row["expression_id"]): row for row in rows}
+    left_out = 0
+    for sample in map(clips.__getitem__, range(len(clips))):
+        _, video, shown = sample["id"].split("/")
+        expressions, frames = shown.split("@")
+        indices = [int(i) for i in frames.split(",")]
+        said = [by_id[video, i] for i in expressions.split("+")]
+        assert len(said) == 3 and len({row["expression_id"] for row in said}) == 3
+        assert torch.equal(sample["frames"], read_frames(folder, said[0], indices))
+        masks = {row["expression"]: read_masks(folder, row, indices)[0] for row in said}
+        kept = [row["expression"] for row in said if masks[row["expression"]].any()]
+        assert sample["expressions"] == kept  # those that the clip does not show are left out
+        left_out += 3 - len(kept)
+        for text, mask in zip(kept, sample["masks"], strict=True):
+            assert torch.equal(mask, masks[text])
+    assert left_out > 0
+
+
+def test_all_expressions_come_in_turn_in_new_groups_each_epoch(load):
+    rows, folder = load("ref-youtube-vos")
+    rows = rows.filter(lambda row: row["video_id"] == rows[0]["video_id"])
+    clips = ReferringClips(rows, folder, num_frames=8, expressions=2)
+    groups = set()
+    for epoch in range(6):
+        clips.set_epoch(epoch)
+        said = [{row["expression_id"] for row in clips._rows(index)[0]} for index in range(2)]
+        assert said[0] | said[1] == {"0", "1", "2", "3"}
+        groups.add(frozenset(map(frozenset, said)))
+    assert len(clips) == 2 and len(groups) > 1
+
+
+def test_more_expressions_than_a_video_has_are_those_that_it_has(load):
+    rows, folder = load("a2d-sentences")
+    clips = ReferringClips(rows, folder, 5, training=False, expressions=10)
+    frames = {(row["video_id"], *row["annotated"]) for row in rows}
+    assert len(clips) == len(frames)
+    counts = [len(clips[index]["expressions"]) for index in range(len(clips))]
+    assert sum(counts) == len(rows) and max(counts) > 1
+
+
+def test_consecutive_sampling_takes_neighbouring_frames(load):
+    rows, folder = load("a2d-sentences")
+    clips = ReferringClips(rows, folder, 5, sampling="consecutive")
+    for index in range(len(clips)):
+        sample = clips[index]
+        frames = [int(i) for i in sample["id"].split("@")[-1].split(",")]
+        assert frames == list(range(frames[0], frames[0] + 5)) and sample["annotated"].any()
+
+
+def test_moving_shapes_clips_are_the_generators_videos_without_end():
+    clips = MovingShapesClips(5, seed=3, num_videos=2, height=64, width=80)
+    assert len(clips) == 2
+    for epoch in (0, 4):
+        clips.set_epoch(epoch)
+        sample, video = clips[1], generate_video(2 * epoch + 1, "train", 64, 80, 5, seed=3)
+        frames = sample["frames"].permute(0, 2, 3, 1)
+        assert torch.equal(frames, torch.from_numpy(video.frames))
+        assert sample["expressions"] == [said.text for said in video.expressions]
+        assert sample["id"].endswith(f"-{2 * epoch + 1:06d}/attribute+position+relation+motion")
+        for mask, said in zip(sample["masks"], video.expressions, strict=True):
+            assert torch.equal(mask.bool(), torch.from_numpy(video.object_map == said.object_id))
+
+
+def test_fewer_expressions_of_moving_shapes_are_drawn():
+    kinds, clips = set(), MovingShapesClips(5, expressions=2, num_videos=8, height=64, width=64)
+    for index in range(8):
+        sample = clips[index]
+        said = sample["id"].split("/")[-1].split("+")
+        assert len(sample["expressions"]) == len(sample["masks"]) == len(said) == 2
+        kinds.update(said)
+    assert kinds == {"attribute", "position", "relation", "motion"}
 
 
 def clip(num_frames: int, height: int, width: int, hidden: int = -1) -> dict:

@@ -4,7 +4,12 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from proxyformer_hf.data.sampling import sample_around, split_into_windows, window_around
+from proxyformer_hf.data.sampling import (
+    consecutive_around,
+    sample_around,
+    split_into_windows,
+    window_around,
+)
 
 # (centre, video length, clip length) -> how often each frame came in 10,000 clips, and the number
 # of different clips among them (None: too many to see all), drawn by the lines of ReferFormer's
@@ -166,3 +171,15 @@ def test_windows_of_inference_cover_the_video_once(video_length, num_frames, len
     windows = split_into_windows(video_length, num_frames)
     assert [len(window) for window in windows] == lengths
     assert [*chain.from_iterable(windows)] == [*range(video_length)]
+
+
+def test_consecutive_clips_move_into_the_video_and_repeat_frames_of_shorter_ones_alone():
+    assert consecutive_around(10, 20, 5) == [8, 9, 10, 11, 12]
+    assert consecutive_around(10, 20, 4) == [8, 9, 10, 11]
+    assert consecutive_around(0, 20, 5) == consecutive_around(1, 20, 5) == [0, 1, 2, 3, 4]
+    assert consecutive_around(19, 20, 5) == [15, 16, 17, 18, 19]
+    assert consecutive_around(1, 2, 5) == [0, 0, 0, 0, 1]
+    for length in range(1, 12):
+        for centre in range(length):
+            clip = consecutive_around(centre, length, 6)
+            assert centre in clip and len(set(clip)) == min(length, 6)

@@ -18,6 +18,8 @@ from proxyformer_hf.data.transforms import (
     RandomSizeCrop,
     distort,
     image_pretraining_transform,
+    largest_sides,
+    paper_transform,
     training_transform,
     validation_transform,
 )
@@ -290,3 +292,40 @@ def test_a_seed_repeats_the_whole_transform():
     assert torch.equal(first["masks"], again["masks"])
     assert first["expressions"] == again["expressions"]
     assert first["frames"].shape != other["frames"].shape
+
+
+@pytest.mark.parametrize(
+    ("transform", "largest"),
+    [
+        (training_transform(), (512, 640)),
+        (image_pretraining_transform(), (768, 800)),
+        (paper_transform([320, 360], 640), (360, 640)),
+    ],
+)
+def test_largest_sides_are_reached_and_not_exceeded(transform, largest):
+    short, long = largest
+    assert largest_sides(transform) == largest
+    reached = set()
+    for width in (short * 2, round(short * long / short), short):
+        for _ in range(12):
+            frames = torch.zeros(1, 3, short, width, dtype=torch.uint8)
+            size = transform({"frames": tv_tensors.Video(frames), "expressions": []})
+            sides = sorted(size["frames"].shape[2:])
+            assert sides[0] <= short and sides[1] <= long
+            reached.add(sides[1])
+    assert max(reached) == long
+
+
+def test_the_papers_transform_mirrors_and_resizes_alone():
+    clip = coordinate_clip(30, 48) | {"expressions": ["the left one"]}
+    seen = set()
+    for _ in range(30):
+        turned = paper_transform([24, 30], 640)(clip)
+        if turned["frames"].shape[2:] == (30, 48):
+            mirrored = torch.equal(turned["frames"], clip["frames"].flip(-1))
+            assert mirrored or torch.equal(turned["frames"], clip["frames"])
+            assert turned["expressions"] == [f"the {'right' if mirrored else 'left'} one"]
+        else:
+            assert turned["frames"].shape[2:] == (24, 38)
+        seen.add((tuple(turned["frames"].shape[2:]), turned["expressions"][0]))
+    assert len(seen) == 4

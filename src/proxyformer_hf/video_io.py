@@ -51,7 +51,7 @@ def probe_video(path: str | Path) -> VideoInfo:
     """
     path = _existing_path(path)
     if path.is_dir():
-        files = _frame_files(path)
+        files = frame_files(path)
         height, width = _read_frame(files[0]).shape[:2]
         return VideoInfo(height, width, num_frames=len(files))
     first_frame = next(_file_frames(path, [0]), None)
@@ -195,7 +195,8 @@ def _existing_path(path: str | Path) -> Path:
     return path
 
 
-def _frame_files(folder: Path) -> list[Path]:
+def frame_files(folder: Path) -> list[Path]:
+    """The frames of a folder in natural order; `FileNotFoundError` if it holds none."""
     files = [file for file in folder.iterdir() if file.suffix.lower() in FRAME_EXTENSIONS]
     files = [file for file in files if not file.name.startswith(".")]
     if not files:
@@ -220,7 +221,7 @@ def _read_frame(file: Path) -> np.ndarray:
 
 
 def _folder_frames(folder: Path, frame_indices: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
-    files = _frame_files(folder)
+    files = frame_files(folder)
     first_shape = None
     for index in frame_indices:
         frame = _read_frame(files[index])

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from ..video_io import probe_video
 from .decoding import read_masks, read_object_map
-from .load import builder_class
-from .records import DOWNLOADS, DataError, Row, RVOSBuilder
+from .load import BUILDERS, builder_class
+from .records import DOWNLOADS, DataError, Row, RVOSBuilder, frame_stems
 
+MAX_VALUES = 5  # in a message
 MAX_THREADS = 8  # decoding images releases the interpreter's lock
 
 
@@ -38,12 +39,12 @@ class DataReport:
     """What `check_data` found.
 
     Attributes:
-        download: the official download, which holds what is missing.
+        download: the official download, which holds what is missing; none for one's own videos.
         counts: of each split whose annotation files could be read.
         problems: sentences, each with the path or video that it concerns.
     """
 
-    download: str
+    download: str | None
     counts: list[SplitCounts] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -65,9 +66,10 @@ def check_data(name: str, data_dir: str | Path, splits: Sequence[str] | None = N
         DataError: `data_dir` is no folder.
         ValueError: there is no such benchmark or split.
     """
-    if name not in DOWNLOADS:
-        raise ValueError(f"there is no benchmark {name!r}: give one of {', '.join(DOWNLOADS)}")
-    report = DataReport(DOWNLOADS[name])
+    names = [known for known in BUILDERS if builder_class(known).on_disk]
+    if name not in names:
+        raise ValueError(f"there is no benchmark {name!r}: give one of {', '.join(names)}")
+    report = DataReport(DOWNLOADS.get(name))
     for split in splits or builder_class(name).splits:
         builder = builder_class(name)(data_dir, split, streaming=True)
         try:
@@ -164,7 +166,7 @@ class _VideoCheck:
 
     def check_object_maps(self, rows: list[Row]) -> None:
         folder = self.root / rows[0]["masks"]["path"]
-        shown, complete = set(), True
+        stems, shown, complete = frame_stems(rows[0]), set(), True
         for index in rows[0]["annotated"]:
             try:
                 ids = read_object_map(self.root, rows[0], [index])[0].numpy()
@@ -172,13 +174,27 @@ class _VideoCheck:
                 self.note(error)
                 complete = False
                 continue
-            self._check_size(f"{folder}, frame {rows[0]['frames'][index]},", ids.shape)
+            self._check_size(f"{folder}, frame {stems[index]},", ids.shape)
             shown.update(np.flatnonzero(np.bincount(ids.reshape(-1))).tolist())
-        for row in rows:
-            for object_id in set(row["object_ids"]) - shown:
-                if complete:  # else it may be shown where the map could not be read
-                    told = f"object {object_id} of expression {row['expression_id']}"
-                    self.problems.append(f"{folder} never shows {told}")
+        for row in rows if complete else ():  # what is missing may be in a map that was not read
+            self._check_objects(str(folder), row, shown)
+
+    def _check_objects(self, folder: str, row: Row, shown: set[int]) -> None:
+        """Whether maps with the values `shown` show what an expression means."""
+        expression, values = f"expression {row['expression_id']}", sorted(shown - {0})
+        self.problems += [
+            f"{folder} never shows object {object_id} of {expression}"
+            for object_id in row["object_ids"]
+            if object_id not in shown
+        ]
+        if not row["object_ids"] and not values:
+            self.problems.append(f"{folder} never shows the object of {expression}")
+        if not row["object_ids"] and len(values) > 1:
+            told = ", ".join(map(str, values[:MAX_VALUES])) + " ..." * (len(values) > MAX_VALUES)
+            self.problems.append(
+                f"{folder} shows several objects ({told}), and {expression} does not say which it "
+                "means"
+            )
 
     def check_masks(self, rows: list[Row]) -> None:
         for what, row in _annotations(rows):
@@ -203,11 +219,11 @@ def _annotations(rows: list[Row]) -> Iterator[tuple[str, Row]]:
     seen = set()
     for row in rows:
         masks = row["masks"]
-        for key, span in zip(masks["keys"], masks["spans"], strict=True):
+        for key, span in zip(masks["keys"], masks["spans"], strict=False):
             if key not in seen:
                 seen.add(key)
                 yield f"annotation {key}", row | {"masks": masks | {"keys": [key], "spans": [span]}}
-        if row["annotated"] and not masks["keys"]:
+        if row["annotated"] and not masks["spans"]:
             yield f"expression {row['expression_id']}", row
 
 

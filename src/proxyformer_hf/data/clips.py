@@ -5,7 +5,7 @@ A sample is a dict of
     frames: uint8 (T, 3, height, width)
     expressions: E strings
     masks: uint8 (E, T, height, width), empty where an expression's object is not shown
-Sample i depends on (seed, i) alone, and all samples of a step have one shape.
+    id: "stills-and-videos/<epoch>/<index>"
 """
 
 from collections import Counter
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from .augment import MIN_VISIBLE, Camera, crop_video, cut_out, jitter_colors, paste
 from .expressions import (
@@ -28,6 +27,7 @@ from .expressions import (
     phrase,
     swap_left_right,
 )
+from .seeded import Sample, SeededDataset
 from .sources import MIN_TARGET_AREA, Instance, LabelledImage, LabelledVideo, rasterize
 
 
@@ -38,7 +38,7 @@ class ClipRecipe:
     num_frames: int = 3  # of clips of videos
     image_frames: int = 3  # of clips of images
     num_expressions: int = 3
-    video_share: float = 0.5  # of the steps; the others show images
+    video_share: float = 0.5  # of the samples; the others show images
     video_size: tuple[int, int] = (192, 352)
     image_size: tuple[int, int] = (224, 288)  # turned for portrait images
     written_share: float = 0.7  # of an object that has written expressions
@@ -186,20 +186,19 @@ class AbsentThings:
         return phrase(fact, Seen(category, (0, 0, 1, 1), (0.5, 0.5), 1.0, {}), rng)
 
 
-class TrainingClips(Dataset):
-    """Training samples (see the module) for `num_steps` batches of `batch_size` clips."""
+class TrainingClips(SeededDataset):
+    """Training samples (see the module), `num_samples` in an epoch and others in each."""
 
     def __init__(
         self,
         images: list[LabelledImage],
         videos: list[LabelledVideo],
         recipe: ClipRecipe,
-        num_steps: int,
-        batch_size: int,
+        num_samples: int,
         seed: int,
     ):
-        self.videos, self.recipe = videos, recipe
-        self.num_steps, self.batch_size, self.seed = num_steps, batch_size, seed
+        super().__init__(seed)
+        self.videos, self.recipe, self.num_samples = videos, recipe, num_samples
         self.absent = AbsentThings(images)
         usable = [i for i in images if any(x.area >= MIN_TARGET_AREA for x in i.instances)]
         portrait = [image for image in usable if image.height > image.width]
@@ -219,15 +218,17 @@ class TrainingClips(Dataset):
         return np.array(weights) / max(sum(weights), 1)
 
     def __len__(self) -> int:
-        return self.num_steps * self.batch_size
+        return self.num_samples
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | list[str]]:
-        step_rng = np.random.default_rng((self.seed, index // self.batch_size))
-        rng = np.random.default_rng((self.seed, index, 1))
-        if step_rng.random() < self.recipe.video_share:
+    def __getitem__(self, index: int) -> Sample:
+        sample = self._sample(self.generator(index))
+        return sample | {"id": f"stills-and-videos/{self.epoch}/{index}"}
+
+    def _sample(self, rng: np.random.Generator) -> Sample:
+        if rng.random() < self.recipe.video_share:
             return self._video_sample(rng)
-        paired = bool(step_rng.random() < self.recipe.paired_share)
-        portrait = bool(step_rng.random() < self.portrait_share)
+        paired = bool(rng.random() < self.recipe.paired_share)
+        portrait = bool(rng.random() < self.portrait_share)
         while True:
             scene = self._pair(rng) if paired else self._single(portrait, rng)
             sample = self._image_sample(scene, rng)
@@ -371,10 +372,12 @@ def vary_article(text: str, rng: np.random.Generator) -> str:
 
 
 class ClipCollator:
-    """Samples of any lengths and sizes, E expressions each, as the model's inputs.
+    """Samples of any lengths and sizes, of up to E expressions each, as the model's inputs.
 
     Samples are those of this module; where one also has `annotated`, bool (T,), the masks of the
-    other frames are unknown. The frames are normalised and padded by the processor, not resized.
+    other frames are unknown. A sample of fewer expressions than another one repeats its last, with
+    unknown masks, so that it counts in no loss. The frames are normalised and padded by the
+    processor, not resized.
 
     Returns:
         What the processor gives for B clips with E expressions each, and `mask_labels`, int8
@@ -385,10 +388,12 @@ class ClipCollator:
     def __init__(self, processor: Callable[..., Mapping[str, Tensor]]):
         self.processor = processor
 
-    def __call__(self, samples: list[dict]) -> dict[str, Tensor]:
+    def __call__(self, samples: list[Sample]) -> dict[str, Tensor]:
+        texts = [sample["expressions"] for sample in samples]
+        most = max(map(len, texts))
         batch = self.processor(
             videos=[sample["frames"] for sample in samples],
-            text=[sample["expressions"] for sample in samples],
+            text=[said + said[-1:] * (most - len(said)) for said in texts],
             do_resize=False,
             do_sample_frames=False,
             return_tensors="pt",
@@ -400,6 +405,6 @@ class ClipCollator:
             masks = sample["masks"].to(torch.int8)
             if "annotated" in sample:
                 masks = masks.masked_fill(~sample["annotated"][:, None, None], -1)
-            _, length, height, width = masks.shape
-            clip[:, :length, :height, :width] = masks
+            count, length, height, width = masks.shape
+            clip[:count, :length, :height, :width] = masks
         return {**batch, "mask_labels": labels}

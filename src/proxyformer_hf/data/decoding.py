@@ -18,7 +18,7 @@ from pycocotools import mask as rle
 
 from ..video_io import iter_frames, probe_video
 from .moving_shapes import render_frames, render_masks, render_object_map
-from .records import Row, data_error, reading
+from .records import Row, data_error, frame_stems, reading
 
 
 def read_frames(data_dir: str | Path | None, row: Row, indices: Sequence[int]) -> torch.Tensor:
@@ -42,12 +42,13 @@ def read_frames(data_dir: str | Path | None, row: Row, indices: Sequence[int]) -
         return render_frames(row, indices)
     media = Path(data_dir, row["media"])
     if row["frames"]:
-        frames = [_read_image(row, media / row["frames"][i], "RGB") for i in indices]
-        if len({frame.shape for frame in frames}) > 1:
+        read = {i: _read_image(row, media / row["frames"][i], "RGB") for i in {*indices}}
+        if len({frame.shape for frame in read.values()}) > 1:
             raise data_error(row["benchmark"], media, "holds frames of several sizes", "one size")
     else:
-        frames = _read_clip(row, media, indices)
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+        read = _read_clip(row, media, indices)
+    frames = np.stack([read[i] for i in indices])
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
 
 def read_masks(
@@ -102,13 +103,16 @@ def read_object_map(data_dir: str | Path | None, row: Row, indices: Sequence[int
 
 
 def _object_maps(data_dir: str | Path, row: Row, indices: Sequence[int]) -> np.ndarray:
-    folder = Path(data_dir, row["masks"]["path"])
-    paths = [folder / Path(row["frames"][i]).with_suffix(".png") for i in indices]
-    return np.stack([_read_image(row, path) for path in paths])
+    folder, stems = Path(data_dir, row["masks"]["path"]), frame_stems(row)
+    maps = [_read_image(row, folder / f"{stems[i]}.png") for i in indices]
+    if len({ids.shape for ids in maps}) > 1:
+        raise data_error(row["benchmark"], folder, "holds masks of several sizes", "one size")
+    return np.stack(maps)
 
 
 def _palette_masks(data_dir: str | Path, row: Row, indices: Sequence[int]) -> np.ndarray:
-    return np.isin(_object_maps(data_dir, row, indices), row["object_ids"])
+    maps = _object_maps(data_dir, row, indices)
+    return np.isin(maps, row["object_ids"]) if row["object_ids"] else maps > 0
 
 
 def _h5_masks(data_dir: str | Path, row: Row, indices: Sequence[int]) -> np.ndarray:
@@ -154,11 +158,25 @@ def _rle_masks(data_dir: str | Path, row: Row, indices: Sequence[int]) -> np.nda
     return masks
 
 
+def _coco_masks(data_dir: str | Path, row: Row, indices: Sequence[int]) -> np.ndarray:
+    """The one mask of an image, as often as it is asked for."""
+    path = Path(data_dir, row["masks"]["path"])
+    expected = "a segmentation of COCO's form: polygons, or a run-length code"
+    with reading(row["benchmark"], path, expected):
+        annotation = json.loads(row["masks"]["keys"][0])
+        code = annotation["segmentation"]
+        if isinstance(code, list) or isinstance(code["counts"], list):  # else it is compressed
+            code = rle.frPyObjects(code, *annotation["size"])
+        mask = rle.decode(rle.merge(code) if isinstance(code, list) else code)
+    return np.repeat(mask[None], len(indices), axis=0)
+
+
 READERS = {  # format -> bool (T, height, width) of annotated frames
     "palette": _palette_masks,
     "h5": _h5_masks,
     "mat": _mat_masks,
     "rle": _rle_masks,
+    "coco": _coco_masks,
 }
 
 
@@ -174,19 +192,19 @@ def _read_image(row: Row, path: Path, mode: str | None = None) -> np.ndarray:
     """RGB pixels, or without `mode` the values of a palette or grey image as they stand."""
     expected = "an RGB frame" if mode else "a palette image of object ids"
     with reading(row["benchmark"], path, expected), Image.open(path) as image:
-        if mode is None and image.mode not in ("P", "L"):
+        if mode is None and image.mode not in ("P", "L", "1"):
             raise ValueError(f"its mode is {image.mode}")
-        return np.array(image.convert(mode) if mode else image)
+        return np.array(image.convert(mode) if mode else image, dtype=np.uint8)
 
 
-def _read_clip(row: Row, path: Path, indices: Sequence[int]) -> list[np.ndarray]:
+def _read_clip(row: Row, path: Path, indices: Sequence[int]) -> dict[int, np.ndarray]:
     with reading(row["benchmark"], path, "a video file"):
         frames = dict(iter_frames(path, frame_indices=sorted(set(indices))))
         beyond = set(indices) - frames.keys()
         if beyond:
             last = probe_video(path).num_frames - 1
             frames |= dict.fromkeys(beyond, next(iter_frames(path, frame_indices=[last]))[1])
-    return [frames[i] for i in indices]
+    return frames
 
 
 def _frame_size(data_dir: str | Path, row: Row) -> tuple[int, int]:

@@ -17,6 +17,10 @@ BUILDERS = {  # name -> module, class
     "jhmdb-sentences": ("jhmdb_sentences", "JHMDBSentences"),
     "mevis": ("mevis", "MeViS"),
     "moving-shapes": ("moving_shapes", "MovingShapes"),
+    "refcoco": ("refcoco", "RefCOCO"),
+    "refcoco+": ("refcoco", "RefCOCOPlus"),
+    "refcocog": ("refcoco", "RefCOCOg"),
+    "folder": ("folder", "VideoFolder"),
 }
 
 
@@ -42,12 +46,12 @@ def load_rvos_dataset(
     cached, and made again when what it was made of has changed.
 
     Args:
-        name: "ref-youtube-vos", "ref-davis17", "a2d-sentences", "jhmdb-sentences", "mevis" or
-            "moving-shapes".
+        name: "ref-youtube-vos", "ref-davis17", "a2d-sentences", "jhmdb-sentences", "mevis",
+            "moving-shapes", "refcoco", "refcoco+", "refcocog", or "folder", of one's own videos.
         data_dir: the folder with the unzipped official download, laid out as the builder's
             docstring shows; moving-shapes needs none.
         split: "train", "valid" or "test" as the benchmark has them; MeViS: "train", "valid_u"
-            (with masks) or "valid".
+            (with masks) or "valid"; RefCOCO/+/g: "train", "val" and their tests.
         streaming: return an `IterableDataset`, which makes its rows as they are asked for and
             caches nothing.
         options: `cache_dir`, and what the builder of the benchmark takes, such as `seed` (JHMDB-

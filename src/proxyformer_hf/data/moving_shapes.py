@@ -136,6 +136,7 @@ class MovingShapes(RVOSBuilder):
     BUILDER_CONFIG_CLASS = MovingShapesConfig
     benchmark = "moving-shapes"
     splits = SPLITS
+    on_disk = False
 
     def digested_files(self) -> Iterable[Path]:
         """The code that makes the videos: rows of another version mean other pixels."""

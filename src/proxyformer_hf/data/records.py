@@ -4,30 +4,34 @@
 A row is one expression of one video (A2D-Sentences: of one frame and instance; JHMDB-Sentences: of
 one frame). It is light: names and references, no pixels; data/decoding.py turns it into tensors.
 
-    benchmark       "ref-youtube-vos", "ref-davis17", "a2d-sentences", "jhmdb-sentences", "mevis"
-                    or "moving-shapes"
-    video_id        official name of the video
+    benchmark       "ref-youtube-vos", "ref-davis17", "a2d-sentences", "jhmdb-sentences", "mevis",
+                    "moving-shapes", "refcoco", "refcoco+", "refcocog" or "folder"
+    video_id        official name of the video; RefCOCO: of the image, a video of one frame
     expression_id   official id, unique within the video: "0", "1", ... Ref-DAVIS17: 4 k + a, where
                     a is the expression set. A2D: "<instance>@<frame>", JHMDB: "<frame>", both
-                    counting frames from 1 as their files do
+                    counting frames from 1 as their files do. RefCOCO: number in the split, from 1
     expression      the text as in the annotation file, neither stripped nor lower-cased
-    object_ids      ids that the expression means; [] where they are not public
+    object_ids      ids that the expression means; [] where they are not public, and where it means
+                    all that a palette mask shows
     categories      of the object ids, in their order; [] where they are not known
     media           folder of frames or video file, relative to data_dir, with forward slashes
     frames          file names within media in temporal order; [] for a video file
     num_frames      of the video (A2D: as videoset.csv tells it)
     annotated       indices, from 0, of the frames with masks; [] where masks are not public
     masks           where the masks are:
-        format      "palette": path is a folder of PNG files, one per frame stem; pixel = object id
+        format      "palette": path is a folder of PNG files named as the frames (`frame_stems`);
+                    pixel = object id
                     "h5": path is the folder of the video's files, one per frame, counted from 1
                     "mat": path is a puppet_mask.mat
                     "rle": path is a mask_dict.json; keys are its annotation ids and spans the bytes
                     [start, stop) where the codes of each lie, so that a mask is read without the
                     rest of the file
+                    "coco": path is the annotation file, and the one key its annotation as json:
+                    {"size": [height, width], "segmentation": COCO polygons or run-length code}
                     "moving-shapes": keys hold what the masks are drawn from again
                     "none": masks are not public
         path        relative to data_dir, with forward slashes; "" where there is none
-        keys        [] but for "rle" and "moving-shapes"
+        keys        [] but for "rle", "coco" and "moving-shapes"
         spans       [] but for "rle"
 """
 
@@ -39,7 +43,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 import datasets
@@ -53,7 +57,7 @@ FEATURES = Features(
         "video_id": Value("string"),
         "expression_id": Value("string"),
         "expression": Value("string"),
-        "object_ids": List(Value("int32")),
+        "object_ids": List(Value("int64")),
         "categories": List(Value("string")),
         "media": Value("string"),
         "frames": List(Value("string")),
@@ -81,6 +85,10 @@ DOWNLOADS = {  # what a complete folder holds is unzipped from these
     "jhmdb_annotation.txt (kgavrilyuk.github.io/publication/actor_action); the sample list in "
     "json is MTTR's",
     "mevis": "MeViS (github.com/henghuiding/MeViS), one folder a split",
+    **{
+        name: f"train2014.zip (cocodataset.org) and {name}.zip (github.com/lichengunc/refer)"
+        for name in ("refcoco", "refcoco+", "refcocog")
+    },
 }
 
 
@@ -99,7 +107,7 @@ class DataError(ValueError):
 
 def data_error(benchmark: str, path: Path, problem: str, expected: str) -> DataError:
     """An error that names the path, what is wrong, what was expected and where it is to be had."""
-    return DataError(f"{path} {problem}: expected {expected}", DOWNLOADS[benchmark], path)
+    return DataError(f"{path} {problem}: expected {expected}", DOWNLOADS.get(benchmark), path)
 
 
 @contextmanager
@@ -128,7 +136,8 @@ class RVOSBuilder(datasets.GeneratorBasedBuilder):
     """Index of one split of a benchmark.
 
     The builder of a benchmark tells `benchmark`, `splits`, `form` and `annotations`, and defines
-    `videos` and `rows`; `digested_files` and `dated_paths` tell what its index is made of.
+    `videos` and `rows`; `digested_files` and `dated_paths` tell what its index is made of. One that
+    generates its videos is not `on_disk`.
 
     Args:
         data_dir: the folder of the benchmark (moving-shapes has none).
@@ -146,6 +155,7 @@ class RVOSBuilder(datasets.GeneratorBasedBuilder):
 
     benchmark: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
+    on_disk: ClassVar[bool] = True
     form: ClassVar[str]  # what `annotations` is to look like, for messages
     annotations: Path  # the file with the split's expressions
 
@@ -163,9 +173,9 @@ class RVOSBuilder(datasets.GeneratorBasedBuilder):
                 f"{self.benchmark} has no split {split!r}: give one of {', '.join(self.splits)}"
             )
         self.split = split
-        if self.benchmark in DOWNLOADS:
+        if self.on_disk:
             if data_dir is None:
-                download = DOWNLOADS[self.benchmark]
+                download = DOWNLOADS.get(self.benchmark)
                 raise DataError(f"{self.benchmark} needs data_dir, its folder", download)
             self.root = Path(data_dir).resolve()
             options["data_dir"] = str(self.root)
@@ -296,14 +306,24 @@ class RVOSBuilder(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(features=FEATURES)
 
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        videos = self.videos()
+        if not videos:
+            raise self.error(self.annotations, f"has nothing of the split {self.split}", self.form)
         # A list, which streaming divides among the workers.
-        gen_kwargs = {"videos": self.videos()}
-        return [datasets.SplitGenerator(name=self.split, gen_kwargs=gen_kwargs)]
+        return [datasets.SplitGenerator(name=self.split, gen_kwargs={"videos": videos})]
 
     def _generate_examples(self, videos: list[tuple[str, Any]]) -> Iterator[tuple[str, Row]]:
         for video_id, entry in videos:
             for row in self.checked_rows(video_id, entry):
                 yield f"{video_id}/{row['expression_id']}", row
+
+
+def frame_stems(row: Row) -> list[str]:
+    """Names, without extension, of the frames of a row's video: those of its files, or for a video
+    file 00000, 00001, ..."""
+    if row["frames"]:
+        return [PurePath(frame).stem for frame in row["frames"]]
+    return [f"{index:05d}" for index in range(row["num_frames"])]
 
 
 def _code_digest(builder: type[RVOSBuilder]) -> str:

@@ -45,6 +45,13 @@ def window_around(centre: int, video_length: int, num_frames: int) -> list[int]:
     return [min(max(index, 0), video_length - 1) for index in range(first, first + num_frames)]
 
 
+def consecutive_around(centre: int, video_length: int, num_frames: int) -> list[int]:
+    """Frames of a training clip as the paper has it (IV-B): `window_around`, moved into the video
+    where it would stand out, so that frames are repeated in shorter videos alone."""
+    inside = min(max(centre, num_frames // 2), video_length - (num_frames + 1) // 2)
+    return window_around(inside, video_length, num_frames)
+
+
 def split_into_windows(video_length: int, num_frames: int | None = None) -> list[range]:
     """The video in consecutive clips of `num_frames` frames, the last one shorter if it does not
     come out even: 36 on Ref-DAVIS17. `None`: the whole video in one, as on Ref-YouTube-VOS."""

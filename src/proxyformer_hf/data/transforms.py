@@ -12,7 +12,7 @@ numbers are those of torch's default generator, as in all of torchvision.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -191,6 +191,23 @@ def image_pretraining_transform() -> v2.Compose:
     return v2.Compose(
         [RandomMirror(), RandomResizeOrCrop(range(480, 769, 32), 800, crop_short_sides)]
     )
+
+
+def paper_transform(short_sides: Sequence[int], max_size: int) -> v2.Compose:
+    """The paper's augmentation (IV-B): resized and mirrored, neither cropped nor distorted."""
+    return v2.Compose([RandomMirror(), RandomShortSide(short_sides, max_size)])
+
+
+def largest_sides(transform: nn.Module) -> tuple[int, int]:
+    """Short and long side in pixels of the largest frames that a training transform gives."""
+    return max(_sides(transform), key=math.prod)
+
+
+def _sides(transform: nn.Module) -> Iterator[tuple[int, int]]:
+    if isinstance(transform, RandomShortSide) and transform.max_size < math.inf:
+        yield max(transform.short_sides), transform.max_size
+    for part in getattr(transform, "transforms", ()):
+        yield from _sides(part)
 
 
 def validation_transform() -> RandomShortSide:
