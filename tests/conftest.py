@@ -37,3 +37,14 @@ def pytest_configure(config: pytest.Config):
     flash = ("flash_attn_test", "flash_attn_3_test", "flash_attn_4_test")
     for marker in ("accelerate_tests", "slow", "torch_compile_test", *flash):
         config.addinivalue_line("markers", f"{marker}: from transformers' test mixins")
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """A forked process must not use the threads that its parent had; and the number of threads
+    decides how sums are rounded, so that all runs are to have the same."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or else accelerate sets the number
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -275,17 +275,6 @@ def test_a_video_is_encoded_once_for_all_its_expressions(
     assert masks[0] == masks[1]
 
 
-@pytest.fixture
-def one_thread(monkeypatch):
-    """A forked process must not use the threads that its parent had; and the number of threads
-    decides how sums are rounded, so that all runs are to have the same."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or else accelerate sets the number
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def predict_until_killed(output: Path, after: int, *arguments) -> None:
     """Dies after so many PNG files, while it writes a line of the index."""
     save, written = inference.save_mask, []
@@ -417,6 +406,29 @@ def test_moving_shapes_need_no_folder(model, processor, tmp_path):
     rows = load_rvos_dataset("moving-shapes", None, "valid", num_videos=2)
     assert [item.row for item in evaluation.items] == list(rows)
     assert 0 < evaluation.scores["J&F-Mean"] < 100
+
+
+def test_first_videos_of_a_split_are_predicted_and_scored_as_in_the_whole(
+    folders, model, processor, tmp_path
+):
+    whole, data = small("mevis"), folders("mevis")
+    first = replace(whole, num_videos=1)
+    for protocol, output in ((whole, tmp_path / "whole"), (first, tmp_path / "first")):
+        submission = predict(model, processor, protocol, data, output)
+        assert (submission is None) == (protocol is first)  # the server takes whole splits
+    video = load_rvos_dataset("mevis", data, "valid_u")[0]["video_id"]
+    of_video = files_of(tmp_path / "whole/Annotations" / video)
+    assert files_of(tmp_path / "first/Annotations") == {
+        f"{video}/{name}": content for name, content in of_video.items()
+    }
+    scored = score(first, data, tmp_path / "first")
+    items = score(whole, data, tmp_path / "whole").items
+    assert scored.items == [item for item in items if item.row["video_id"] == video]
+    assert scored.scores["J-Mean"] == pytest.approx(
+        np.mean([item.scores["J"] for item in scored.items])
+    )
+    with pytest.raises(ValueError, match="num_videos from 1 to None"):
+        predict(model, processor, whole, data, tmp_path / "first")
 
 
 def test_finished_run_is_left_alone(folders, model, processor, tmp_path, monkeypatch):

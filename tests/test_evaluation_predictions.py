@@ -11,7 +11,6 @@ from proxyformer_hf.evaluation.predictions import (
     claim_folder,
     decode_mask,
     encode_mask,
-    frame_stems,
     merge_index,
     read_ids,
     read_index,
@@ -76,11 +75,6 @@ def test_folder_of_something_else_is_not_claimed(tmp_path):
     with pytest.raises(ValueError, match="is not empty and holds no settings.json"):
         claim_folder(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_frames_are_named_as_in_the_data_set():
-    assert frame_stems({"frames": ["00005.jpg", "b.c.png"], "num_frames": 2}) == ["00005", "b.c"]
-    assert frame_stems({"frames": [], "num_frames": 3}) == ["00000", "00001", "00002"]
 
 
 def test_pixel_values_are_read_as_they_stand(tmp_path):

@@ -45,7 +45,7 @@ def test_servers_take_these_top_folders():
         "ref-youtube-vos": "Annotations",
         "ref-davis17": None,
         "mevis": "",
-        "moving-shapes": None,
+        **dict.fromkeys(("moving-shapes", "refcoco", "refcoco+", "refcocog", "folder")),
     }
 
 

@@ -69,6 +69,16 @@ def test_table_names_what_was_scored_and_every_score():
     ]
 
 
+def test_limited_split_is_said_in_table_and_report(evaluations, tmp_path):
+    evaluation, data, predictions = evaluations["mevis"]
+    assert "first of the split" not in format_table(evaluation)
+    limited = replace(evaluation, protocol=replace(evaluation.protocol, num_videos=2))
+    assert format_table(limited).splitlines()[0].endswith("2 videos, the first of the split only")
+    for of, expected in ((evaluation, None), (limited, 2)):
+        path, *_ = write_report(of, data, predictions, tmp_path)
+        assert json.loads(path.read_text())["num_videos"] == expected
+
+
 def test_means_of_videos_are_those_of_their_items():
     items = [item(50, "b"), item(10, "a"), item(70, "b")]
     assert video_means(items) == [

@@ -262,7 +262,9 @@ def info(
 
 @app.command("check-data")
 def check_data(
-    name: Annotated[str, typer.Argument(help="Benchmark, such as ref-youtube-vos.")],
+    name: Annotated[
+        str, typer.Argument(help="Benchmark, such as ref-youtube-vos; folder: your own videos.")
+    ],
     data_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Its folder.")],
     splits: Annotated[
         list[str] | None,
@@ -285,7 +287,8 @@ def check_data(
     for problem in report.problems:
         typer.echo(problem)
     if report.problems:
-        typer.echo(f"problems: {len(report.problems)}. Official download: {report.download}")
+        download = f". Official download: {report.download}" if report.download else ""
+        typer.echo(f"problems: {len(report.problems)}{download}")
         raise typer.Exit(1)
     typer.echo("no problems")
 
@@ -308,7 +311,8 @@ def _score_and_report(
 
 
 BENCHMARK_HELP = (
-    "ref-youtube-vos, ref-davis17, a2d-sentences, jhmdb-sentences, mevis or moving-shapes."
+    "ref-youtube-vos, ref-davis17, a2d-sentences, jhmdb-sentences, mevis, moving-shapes, refcoco, "
+    "refcoco+, refcocog or folder (your own videos)."
 )
 DATA_HELP = "The folder with its official download; any folder for moving-shapes."
 PROTOCOL_HELP = (

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import BatchFeature
 
 from ..data.decoding import read_frames
-from ..data.records import Row
+from ..data.records import Row, frame_stems
 from ..data.sampling import split_into_windows, window_around
 from ..masks import save_mask
 from ..modeling_proxyformer import (
@@ -41,7 +41,6 @@ from .predictions import (
     claim_folder,
     encode_mask,
     expression_folder,
-    frame_stems,
     key_of,
     load_rows,
     merge_index,
@@ -64,7 +63,7 @@ def predict(
     split: str | None = None,
     num_workers: int = 0,
 ) -> Path | None:
-    """Write the predictions of a whole split, and the zip for the benchmark's server if it has one.
+    """Write the predictions of a split, and of a whole one the zip for the benchmark's server.
 
     Videos that an interrupted run has finished are kept; the result is the same as without the
     interruption. It is also the same under `accelerate launch`, where each process takes its share.
@@ -78,7 +77,8 @@ def predict(
         num_workers: processes that read and resize frames ahead.
 
     Returns:
-        The path of the zip; `None` without one, and in all processes but the main one.
+        The path of the zip; `None` if the benchmark has no server or `protocol.num_videos` limits
+        the split, and in all processes but the main one.
 
     Raises:
         ValueError: `output_dir` holds something else; the data are not as their download has them.
@@ -106,7 +106,8 @@ def predict(
     if not state.is_main_process:
         return None
     merge_index(root, map(key_of, rows))
-    if isinstance(protocol, ExpressionMasks) and protocol.submission is not None:
+    has_server = isinstance(protocol, ExpressionMasks) and protocol.submission is not None
+    if has_server and protocol.num_videos is None:
         return write_submission(root, rows, protocol.submission)
     return None
 
@@ -130,16 +131,23 @@ def run_settings(
     data = hashlib.sha256()
     for row in rows:
         data.update(json.dumps([*key_of(row), row["expression"], frame_stems(row)]).encode())
+    return asdict(protocol) | {
+        "split": split,
+        "data": data.hexdigest(),
+        "model": model_digest(model, processor),
+        "versions": {name: version(name) for name in ("proxyformer-hf", "torch", "transformers")},
+    }
+
+
+def model_digest(
+    model: ProxyFormerForReferringSegmentation, processor: ProxyFormerProcessor
+) -> str:
+    """Of weights, configuration and what becomes of the frames before the model sees them."""
     weights = hashlib.sha256(f"{model.config}{processor.video_processor}".encode())
     for name, tensor in model.state_dict().items():
         weights.update(name.encode())
         weights.update(tensor.cpu().flatten().view(torch.uint8).numpy())
-    return asdict(protocol) | {
-        "split": split,
-        "data": data.hexdigest(),
-        "model": weights.hexdigest(),
-        "versions": {name: version(name) for name in ("proxyformer-hf", "torch", "transformers")},
-    }
+    return weights.hexdigest()
 
 
 def group_rows(rows: list[Row], protocol: Protocol) -> list[list[Row]]:

@@ -22,7 +22,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from ..data.load import load_rvos_dataset
-from ..data.records import Row
+from ..data.records import Row, frame_stems
 from ..video_io import atomic_path
 from .protocols import Protocol
 
@@ -35,19 +35,15 @@ Key = tuple[str, str]  # video id and expression id
 
 
 def load_rows(protocol: Protocol, data_dir: str | Path | None, split: str) -> list[Row]:
-    """The expressions that predictions are to answer."""
-    return load_rvos_dataset(protocol.benchmark, data_dir, split, **protocol.options).to_list()
+    """The expressions that predictions are to answer: of the first `protocol.num_videos` videos."""
+    rows = load_rvos_dataset(protocol.benchmark, data_dir, split, **protocol.options).to_list()
+    videos = list(dict.fromkeys(row["video_id"] for row in rows))
+    chosen = {*videos[: protocol.num_videos]}
+    return [row for row in rows if row["video_id"] in chosen]
 
 
 def key_of(row: Row) -> Key:
     return row["video_id"], row["expression_id"]
-
-
-def frame_stems(row: Row) -> list[str]:
-    """Names, without extension, of the frames of a row's video."""
-    if row["frames"]:
-        return [PurePath(frame).stem for frame in row["frames"]]
-    return [f"{index:05d}" for index in range(row["num_frames"])]
 
 
 def masks_folder(root: Path) -> Path:

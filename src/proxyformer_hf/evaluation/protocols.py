@@ -19,6 +19,8 @@ class Protocol:
         benchmark: name of the data set.
         name: of the protocol, unique within the benchmark.
         split: the one that papers report on.
+        num_videos: only the first videos of the split, for a quick look at a model in training;
+            `None`: all, as papers report.
         shortest_edge: of what the model is given, in pixels.
         longest_edge: its limit in pixels, which lowers the shortest edge; `None`: unlimited.
         window: frames that the model sees at once; `None`: the whole video.
@@ -29,6 +31,7 @@ class Protocol:
     benchmark: str
     name: str = PUBLISHED
     split: str
+    num_videos: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     shortest_edge: int = 360
     longest_edge: int | None = None
@@ -104,7 +107,21 @@ PROTOCOLS: tuple[Protocol, ...] = (
         benchmark="moving-shapes",
         name="per-expression",
         split="valid",
-        options={"num_videos": 100},
+        options={"num_videos": 500, "num_frames": 5},
+        shortest_edge=96,
+    ),
+    # J is the mean IoU that papers on referring image segmentation report.
+    *(
+        ExpressionMasks(benchmark=name, name="per-expression", split="val", longest_edge=640)
+        for name in ("refcoco", "refcoco+", "refcocog")
+    ),
+    ExpressionMasks(  # at the size of the packaged checkpoint
+        benchmark="folder",
+        name="per-expression",
+        split="valid",
+        shortest_edge=288,
+        longest_edge=512,
+        window=36,
     ),
 )
 

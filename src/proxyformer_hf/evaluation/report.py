@@ -31,8 +31,10 @@ def format_table(evaluation: Evaluation) -> str:
     protocol = evaluation.protocol
     videos = {item.row["video_id"] for item in evaluation.items}
     width = max(map(len, evaluation.scores))
+    limited = "" if protocol.num_videos is None else ", the first of the split only"
     lines = [
-        f"{protocol.benchmark} {evaluation.split}, protocol {protocol.name}: {len(videos)} videos",
+        f"{protocol.benchmark} {evaluation.split}, protocol {protocol.name}: {len(videos)} videos"
+        + limited,
         *(f"{name:{width}}  {value:6.2f}" for name, value in evaluation.scores.items()),
     ]
     if evaluation.absent:
@@ -48,9 +50,9 @@ def write_report(
 ) -> list[Path]:
     """Write `scores-<protocol>.json`, `.csv` and `.png`; returns their paths.
 
-    The JSON holds the protocol's name, the settings that are stored with the predictions ({} for
-    those of other systems), versions, the scores and those of every item; the CSV the means over
-    each video's items; the picture is `draw_page`'s.
+    The JSON holds the protocol's name, `num_videos` if only so many were scored, the settings
+    that are stored with the predictions ({} for those of other systems), versions, the scores and
+    those of every item; the CSV the means over each video's items; the picture is `draw_page`'s.
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,7 @@ def write_report(
         "benchmark": evaluation.protocol.benchmark,
         "protocol": evaluation.protocol.name,
         "split": evaluation.split,
+        "num_videos": evaluation.protocol.num_videos,
         "scores": evaluation.scores,
         "absent": list(evaluation.absent),
         "settings": read_settings(Path(predictions_dir)),

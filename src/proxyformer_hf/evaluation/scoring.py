@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.decoding import read_masks, read_object_map
-from ..data.records import Row
+from ..data.records import Row, frame_stems
 from ..metrics.mask_map import Detections, mask_map
 from ..metrics.mask_precision import best_query, intersection_and_union, mask_precision
 from ..metrics.region_boundary import (
@@ -27,7 +27,6 @@ from .predictions import (
     decode_mask,
     encode_mask,
     expression_folder,
-    frame_stems,
     key_of,
     load_rows,
     masks_folder,
