@@ -182,7 +182,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[Tensor, Tensor]:
-    weights = query @ key.transpose(2, 3) * scaling
+    weights = (query * scaling) @ key.transpose(2, 3)
     if attention_mask is not None:
         weights = weights + attention_mask
     weights = weights.softmax(dim=-1)
