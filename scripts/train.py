@@ -1,23 +1,113 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""Train a ProxyFormer by a recipe (scripts/recipes/)."""
+"""Train a ProxyFormer by a recipe of scripts/recipes/; also with `accelerate launch` or torchrun.
 
+What came out lies in OUTPUT_DIR/model, for `from_pretrained` and `proxyformer evaluate --model`.
+"""
+
+from collections.abc import Iterable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from accelerate.utils import set_seed
 from convert_deeplab_mobilenetv2 import load_deeplab
 from evaluate_dev import quick_scores
-from transformers import AutoTokenizer, TimmBackboneConfig
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    RobertaTokenizer,
+)
 
+from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
+from proxyformer_hf.hub import check_access, push
 from proxyformer_hf.modeling_proxyformer import ProxyFormerForReferringSegmentation
 from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
-from proxyformer_hf.training import Recipe, train
+from proxyformer_hf.training.datasets import training_dataset, training_expressions
+from proxyformer_hf.training.loop import claim_output_dir, create_accelerator, train
+from proxyformer_hf.training.recipe import VARIANTS, Recipe, load_recipe
 from proxyformer_hf.video_processing_proxyformer import ProxyFormerVideoProcessor
 
 NECK_NAMES = {"aspp": "pixel_conv", "pooling": "image_conv", "projection": "join_conv"}
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # in RoBERTa's order
+STOPPED = 143  # exit code of a process that SIGTERM ended
+
+
+def build_model(
+    recipe: Recipe, expressions: Iterable[str] = ()
+) -> tuple[ProxyFormerForReferringSegmentation, ProxyFormerProcessor]:
+    """The model that a recipe describes, with the weights to begin with, and its processor.
+
+    Args:
+        recipe: of the run.
+        expressions: what the tokenizer of an untrained text encoder is trained on.
+    """
+    settings, set_by = recipe.model, {"freeze_text": recipe.optimizer.freeze_text}
+    if settings.start_from is not None:
+        model = load_start(settings.start_from, **settings.config, **set_by)
+        processor = ProxyFormerProcessor.from_pretrained(settings.start_from)
+    else:
+        vision, text = settings.vision, settings.text
+        if isinstance(vision, dict):
+            vision = untrained(vision, "timm_backbone")
+        if isinstance(text, dict):
+            text, tokenizer = untrained_text(text, expressions)
+        else:
+            text = text_folder(text)
+            tokenizer = AutoTokenizer.from_pretrained(text)
+        model = ProxyFormerForReferringSegmentation.from_backbones(
+            vision, text, **settings.config, **set_by
+        )
+        if settings.vision_weights is not None:
+            load_vision_weights(model, settings.vision_weights)
+        video_processor = ProxyFormerVideoProcessor(
+            image_mean=list(settings.image_mean), image_std=list(settings.image_std)
+        )
+        processor = ProxyFormerProcessor(video_processor, tokenizer)
+    model.set_attn_implementation(settings.attention)
+    return model, processor
+
+
+def load_start(name: str, **config_fields: Any) -> ProxyFormerForReferringSegmentation:
+    """A checkpoint with some fields of its configuration changed; none of its weights may lack."""
+    config = ProxyFormerConfig.from_pretrained(name, **config_fields)
+    # stored in float16 at times; training needs float32
+    model, report = ProxyFormerForReferringSegmentation.from_pretrained(
+        name, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    lacking = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
+    if lacking:
+        raise ValueError(
+            f"model.start_from: {name} lacks weights of the model that the recipe describes: "
+            f"{', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}; check model.config"
+        )
+    return model
+
+
+def untrained(fields: dict[str, Any], model_type: str) -> PreTrainedConfig:
+    return AutoConfig.for_model(**{"model_type": model_type, **fields})
+
+
+def untrained_text(
+    fields: dict[str, Any], expressions: Iterable[str]
+) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """The config of a text encoder, and a tokenizer of RoBERTa's kind trained on the expressions.
+
+    That kind is trained to the same result each time, WordPiece is not: all processes and every
+    resumed run need the same one.
+    """
+    config = untrained(fields, "roberta")
+    tokenizer = RobertaTokenizer(vocab={token: i for i, token in enumerate(SPECIAL)}, merges=[])
+    cleaned = (" ".join(text.lower().split()) for text in expressions)  # as the processor does
+    tokenizer = tokenizer.train_new_from_iterator(cleaned, config.vocab_size)
+    config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    # RoBERTa counts positions from behind the padding token's
+    tokenizer.model_max_length = config.max_position_embeddings - config.pad_token_id - 1
+    return config, tokenizer
 
 
 def text_folder(name: str) -> str:
@@ -26,66 +116,78 @@ def text_folder(name: str) -> str:
     return str(Path(find_spec(name).origin).parent / "model") if is_package else name
 
 
-def build(
-    recipe: Recipe, start_from: Path | None = None
-) -> tuple[ProxyFormerForReferringSegmentation, ProxyFormerProcessor]:
-    """The model on pretrained backbones, or with the weights of a checkpoint; and its processor."""
-    vision = TimmBackboneConfig(freeze_batch_norm_2d=True, **recipe.vision)
-    text = text_folder(recipe.text)
-    torch.manual_seed(recipe.seed)
-    model = ProxyFormerForReferringSegmentation.from_backbones(vision, text, **recipe.model)
-    if recipe.vision_weights:
-        backbone, head = load_deeplab(recipe.vision_weights)
-        encoder = model.model.video_encoder
-        result = encoder.backbone._backbone.load_state_dict(backbone, strict=False)
-        if result.missing_keys:
-            raise ValueError(f"{recipe.vision_weights} lacks {result.missing_keys}")
-        if encoder.neck is not None:
-            neck = {
-                f"{NECK_NAMES[name]}.{kind}": tensor
-                for (name, kind), tensor in ((k.split("."), t) for k, t in head.items())
-                if name in NECK_NAMES
-            }
-            encoder.neck.load_state_dict(neck)
-    if start_from is not None:
-        # a packaged checkpoint is stored in float16
-        model = ProxyFormerForReferringSegmentation.from_pretrained(
-            start_from, config=model.config, dtype=torch.float32
-        )
-    video_processor = ProxyFormerVideoProcessor(
-        image_mean=list(recipe.image_mean), image_std=list(recipe.image_std)
-    )
-    return model, ProxyFormerProcessor(video_processor, AutoTokenizer.from_pretrained(text))
+def load_vision_weights(model: ProxyFormerForReferringSegmentation, path: str) -> None:
+    """DeepLabV3's backbone, and its head where the model has a neck."""
+    backbone, head = load_deeplab(path)
+    encoder = model.model.video_encoder
+    result = encoder.backbone._backbone.load_state_dict(backbone, strict=False)
+    if result.missing_keys:
+        raise ValueError(f"model.vision_weights: {path} lacks {result.missing_keys}")
+    if encoder.neck is not None:
+        neck = {
+            f"{NECK_NAMES[name]}.{kind}": tensor
+            for (name, kind), tensor in ((k.split("."), t) for k, t in head.items())
+            if name in NECK_NAMES
+        }
+        encoder.neck.load_state_dict(neck)
 
 
 def main(
-    recipe: Annotated[Path, typer.Option(help="yaml of what differs from the defaults")],
-    data_dir: Annotated[Path, typer.Option(help="folder with davis16_train_240p and coco_small")],
-    output_dir: Annotated[Path, typer.Option(help="folder for last/ (the model) and log.jsonl")],
-    max_steps: int = 6000,
-    start_from: Annotated[
-        Path | None, typer.Option(help="checkpoint whose weights to begin with")
+    config: Annotated[Path, typer.Option(help="The recipe's yaml file.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder of the run.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A setting, as run.seed=1. Repeatable."),
     ] = None,
-    resume: bool = False,
-    num_workers: int = 1,
-    checkpoint_minutes: float = 5.0,
-    evaluate_every: Annotated[int, typer.Option(help="steps between quick dev scores")] = 500,
+    variant: Annotated[
+        str | None, typer.Option(help=f"Row of the paper's tables: {', '.join(VARIANTS)}.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUTPUT_DIR.")
+    ] = False,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="REPO_ID", help="Upload the model when it is trained.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Length of the run in updates, whatever the recipe says.")
+    ] = None,
 ) -> None:
-    settings = Recipe.from_yaml(recipe)
-    model, processor = build(settings, start_from)
-    train(
-        model,
-        processor,
-        settings,
-        data_dir,
-        output_dir,
-        max_steps,
-        resume,
-        num_workers,
-        checkpoint_minutes,
-        partial(quick_scores, model, processor, data_dir),
-        evaluate_every,
+    overrides = list(override or ())
+    if max_steps is not None:
+        overrides += [f"run.max_steps={max_steps}", "run.epochs=null"]
+    try:
+        complete = run(load_recipe(config, variant, overrides), output_dir, resume, push_to_hub)
+    except (OSError, ValueError, FloatingPointError) as error:
+        typer.echo(f"train.py: {error}", err=True)
+        raise typer.Exit(2) from error
+    if not complete:
+        typer.echo(f"stopped by a signal; add --resume to go on with {output_dir}", err=True)
+        raise typer.Exit(STOPPED)
+
+
+def run(recipe: Recipe, output_dir: Path, resume: bool, push_to_hub: str | None) -> bool:
+    """Everything from the recipe to the model; whether it was not stopped on the way."""
+    if push_to_hub is not None:
+        check_access(push_to_hub)
+    accelerator = create_accelerator(recipe, output_dir)
+    claim_output_dir(accelerator, output_dir, recipe, resume)
+    set_seed(recipe.run.seed)
+    with accelerator.main_process_first():  # the others find its index and downloads
+        dataset = training_dataset(recipe)
+        model, processor = build_model(recipe, training_expressions(dataset))
+    scores = None
+    if recipe.validation is not None and recipe.validation.benchmark == "dev":
+        scores = partial(
+            quick_scores, processor=processor, data_dir=Path(recipe.validation.data_dir)
+        )
+    name = push_to_hub or output_dir.resolve().name
+    complete = train(
+        accelerator, model, processor, recipe, dataset, output_dir, name, resume, scores
     )
+    if complete and push_to_hub is not None and accelerator.is_main_process:
+        typer.echo(push(output_dir / "model", push_to_hub))
+    accelerator.end_training()
+    return complete
 
 
 if __name__ == "__main__":

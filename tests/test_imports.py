@@ -14,11 +14,11 @@ LAYERS = [
     {"configuration_video_swin", "configuration_proxyformer", "video_io"},
     {"masks", "registration"},
     # Data are made from files, without model or processor.
-    {"data.sources", "data.expressions", "data.records", "data.sampling"},
+    {"data.sources", "data.expressions", "data.records", "data.sampling", "data.seeded"},
     {"data.augment", "data.transforms", "data.shape_scenes", "data.shape_wordings"},
-    {"data.clips", "data.shape_expressions"},
+    {"data.clips", "data.pseudo_clips", "data.shape_expressions"},
     {"data.ref_youtube_vos", "data.ref_davis17", "data.a2d_sentences", "data.jhmdb_sentences"},
-    {"data.mevis", "data.moving_shapes"},
+    {"data.mevis", "data.moving_shapes", "data.refcoco", "data.folder"},
     {"data.load", "data.decoding"},
     {"data.check", "data.referring_clips"},
     # Scores are made of stored predictions, without a model too.
@@ -30,10 +30,14 @@ LAYERS = [
     {"evaluation.report"},
     {"modeling_video_swin", "loss_proxyformer", "video_processing_proxyformer", "visualization"},
     {"modeling_proxyformer", "processing_proxyformer"},
-    {"pipeline_referring_video_segmentation", "training", "evaluation.inference"},
+    {"pipeline_referring_video_segmentation", "evaluation.inference"},
+    {"training.recipe", "training.agreement"},
+    {"training.datasets", "training.checkpoints", "training.tracking", "training.optimization"},
+    {"training.preflight", "model_card"},
+    {"hub", "training.loop"},
     {"cli"},
 ]
-ENTRIES = ("", "data.", "metrics.", "metrics.evaluate_modules.", "evaluation.")
+ENTRIES = ("", "data.", "metrics.", "metrics.evaluate_modules.", "evaluation.", "training.")
 ENTRY = {f"{package}__init__" for package in ENTRIES}
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
