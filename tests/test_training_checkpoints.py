@@ -6,6 +6,8 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.launchers import debug_launcher
+from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -265,7 +266,6 @@ def fail_in_process_1(run: Run, folder: Path) -> None:
 
 
 def train_save_and_resume(output: Path) -> None:
-    PartialState._reset_state()
     run = Run()
     rank, accelerator = run.accelerator.process_index, run.accelerator
     torch.manual_seed(rank)  # other random numbers in each process
@@ -292,10 +292,17 @@ def train_save_and_resume(output: Path) -> None:
         "random": expected[-1].tolist(),
     }
     (output / f"{rank}.json").write_text(json.dumps(told))
+    accelerator.end_training()
 
 
-def test_two_processes_save_resume_and_fail_together(tmp_path, one_thread):
-    debug_launcher(train_save_and_resume, (tmp_path,), num_processes=2)
+def test_two_processes_save_resume_and_fail_together(tmp_path):
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "tests.test_training_checkpoints", str(tmp_path)],
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        timeout=300,
+    )
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     for each in told:
         assert "step-0000001 cannot be written" in each["failure"]
@@ -306,3 +313,7 @@ def test_two_processes_save_resume_and_fail_together(tmp_path, one_thread):
     assert told[0]["random"] != told[1]["random"]
     # The manifest waits for the slower process.
     assert {f"state/random_states_{rank}.pkl" for rank in (0, 1)} < {*told[1]["files"]}
+
+
+if __name__ == "__main__":
+    train_save_and_resume(Path(sys.argv[1]))
