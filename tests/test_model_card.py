@@ -95,7 +95,7 @@ def test_card_of_an_unmeasured_model_states_no_number_of_its_own(folder):
         "en",
     )
     assert data.pipeline_tag == "mask-generation"
-    assert 'model="me/proxyformer-tiny"' in text
+    assert 'checkpoint = "me/proxyformer-tiny"' in text
     for title in ("Intended use", "Training", "Data and its licence", "Results", "Limits"):
         assert f"# {title}\n" in text
     assert "| Ref-YouTube-VOS, `train` | masks are YouTube-VOS', CC BY 4.0" in text
