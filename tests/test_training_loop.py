@@ -336,6 +336,13 @@ def test_folders_in_use_and_other_recipes_are_refused(config, whole, tmp_path):
     assert run(config, used, ["run.log_every=1"], resume=True)  # complete: exports again
 
 
+def test_a_run_that_fails_before_its_first_step_leaves_the_folder_free(config, tmp_path):
+    with pytest.raises(ValueError, match="height"):
+        run(config, tmp_path / "run", ["data.0.options.height=7"])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+    assert run(config, tmp_path / "run", ["run.max_steps=1"])
+
+
 def small_protocols() -> list[protocols.Protocol]:
     """That of moving-shapes, for one video."""
     (protocol,) = (p for p in protocols.PROTOCOLS if p.benchmark == "moving-shapes")

@@ -103,7 +103,8 @@ def claim_output_dir(
                     f"{output_dir} holds a run of another recipe, which differs in "
                     f"{', '.join(changed)}: resume with the same recipe, or train in another folder"
                 )
-        elif output_dir.exists() and any(output_dir.iterdir()):
+        # A recipe alone is of a run that failed before its first step.
+        elif output_dir.exists() and any(path != stored for path in output_dir.iterdir()):
             raise ValueError(
                 f"{output_dir} is not empty: add --resume to go on with the run in it, or train in "
                 "another folder"
