@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     RobertaTokenizer,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
 from proxyformer_hf.hub import check_access, push
@@ -169,6 +170,7 @@ def run(recipe: Recipe, output_dir: Path, resume: bool, push_to_hub: str | None)
     """Everything from the recipe to the model; whether it was not stopped on the way."""
     if push_to_hub is not None:
         check_access(push_to_hub)
+    disable_progress_bar()  # of each file that is loaded or saved; the run has its own
     accelerator = create_accelerator(recipe, output_dir)
     claim_output_dir(accelerator, output_dir, recipe, resume)
     set_seed(recipe.run.seed)
