@@ -143,7 +143,8 @@ def signalled(number: int):
 
 
 def python(folder: Path, call: str, *launcher: str) -> subprocess.CompletedProcess:
-    """Runs a line of Python that knows the names of this module, in a new process."""
+    """Runs a line of Python that knows the names of this module, in a new process; with as many
+    threads, whose number decides how sums are rounded."""
     script = folder / "call.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
@@ -151,7 +152,8 @@ def python(folder: Path, call: str, *launcher: str) -> subprocess.CompletedProce
     )
     return subprocess.run(
         [sys.executable, *launcher, str(script)],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+        env=os.environ
+        | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True,
         text=True,
         timeout=300,
