@@ -4,10 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from huggingface_hub.errors import (
-    StrictDataclassClassValidationError,
-    StrictDataclassFieldValidationError,
-)
 from torch import nn
 from torchvision.models.video import swin3d_b, swin3d_s, swin3d_t
 from torchvision.models.video.swin_transformer import PatchEmbed3d
@@ -263,39 +259,3 @@ def test_a_copy_and_a_reloaded_model_give_the_same_maps(tmp_path):
 def test_a_wrong_video_shape_is_named(shape):
     with pytest.raises(ValueError, match="pixel_values_videos.*3, height, width"):
         small_backbone()(torch.zeros(shape))
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"embed_dim": 0},
-        {"depths": ()},
-        {"depths": (2, 0, 6, 2)},
-        {"num_heads": (3, 6, 12)},
-        {"num_heads": (5, 6, 12, 24)},
-        {"patch_size": (2, 4, 4)},
-        {"window_size": (7, 7)},
-        {"window_size": (8, 7, 0)},
-        {"mlp_ratio": -1.0},
-        {"drop_path_rate": 1.0},
-        {"drop_path_rate": "0.1"},
-        {"out_features": ["stage5"]},
-    ],
-)
-def test_an_invalid_field_is_named(fields):
-    # transformers wraps what a validator raises in the first of these, a wrong type in the second.
-    wrapped = (StrictDataclassClassValidationError, StrictDataclassFieldValidationError)
-    with pytest.raises((ValueError, *wrapped), match=next(iter(fields))):
-        VideoSwinConfig(**fields)
-
-
-def test_an_unknown_preset_is_named():
-    with pytest.raises(ValueError, match="'huge'.*tiny.*small.*base"):
-        VideoSwinConfig.from_preset("huge")
-
-
-def test_presets_take_further_fields():
-    config = VideoSwinConfig.from_preset("base", drop_path_rate=0.3, out_features=["stage4"])
-    assert (config.embed_dim, config.drop_path_rate) == (128, 0.3)
-    assert config.out_features == ["stage4"]
-    assert config.hidden_size == 1024
