@@ -167,7 +167,8 @@ class MovingShapesClips(SeededDataset):
         num_frames: T.
         transform: see [`SeededDataset`].
         seed: of the videos, and of what is drawn.
-        expressions: E, the most expressions of a sample; a video has four, one of each kind.
+        expressions: E, the most expressions of a sample; a video has four, one of each kind. With
+            fewer, that of motion is always said, which only clips can teach, and others are drawn.
         num_videos: samples of an epoch.
         height, width: of the videos, in pixels.
 
@@ -198,8 +199,10 @@ class MovingShapesClips(SeededDataset):
             number, "train", self.height, self.width, self.num_frames, seed=self.seed
         )
         said = video.expressions
-        chosen = rng.permutation(len(said))[: self.expressions]
-        said = [said[i] for i in sorted(chosen)]
+        motion = np.array([expression.kind == "motion" for expression in said])
+        order = rng.permutation(len(said))
+        order = order[np.argsort(~motion[order], kind="stable")]
+        said = [said[i] for i in sorted(order[: self.expressions])]
         meant = torch.tensor([expression.object_id for expression in said])
         object_map = torch.from_numpy(video.object_map)
         sample = {
