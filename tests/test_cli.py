@@ -88,10 +88,11 @@ def test_stride_keeps_the_last_mask(checkpoint, video, tmp_path):
     assert probe_video(tmp_path / "out.mp4").num_frames == NUM_FRAMES
 
 
-def test_threshold_one_finds_nothing(checkpoint, video, tmp_path):
+def test_thresholds_of_one_find_nothing(checkpoint, video, tmp_path):
     arguments = (video, "a dog", "--model", checkpoint, "-o", tmp_path / "out.mp4")
-    result = run("segment", *arguments, "--threshold", 1)
-    assert f" 0 of {NUM_FRAMES}" in result.stdout
+    for option in ("--threshold", "--min-score"):
+        result = run("segment", *arguments, option, 1)
+        assert f" 0 of {NUM_FRAMES}" in result.stdout
 
 
 def test_folder_of_frames(checkpoint, video, tmp_path):

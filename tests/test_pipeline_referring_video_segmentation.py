@@ -137,6 +137,15 @@ def test_parameters_of_the_constructor_hold_for_calls(checkpoint, video):
     assert strided(video, "a dog", stride=5)["frame_indices"] == [0, 5]
 
 
+def test_masks_are_empty_below_the_least_score(pipe, video):
+    found = pipe(video, "a dog", threshold=0.0)
+    score = found["score"]
+    assert 0 < score < 1 and found["masks"].all()
+    assert pipe(video, "a dog", threshold=0.0, min_score=score - 1e-4)["masks"].all()
+    doubtful = pipe(video, "a dog", threshold=0.0, min_score=score + 1e-4)
+    assert not doubtful["masks"].any() and doubtful["score"] == score
+
+
 def test_threshold_bounds_the_masks(pipe, video):
     assert pipe(video, "a dog", threshold=0.0)["masks"].all()
     assert not pipe(video, "a dog", threshold=1.0)["masks"].any()

@@ -216,6 +216,10 @@ def segment(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability above which a pixel is in the mask.")
     ] = 0.5,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Draw nothing where the score of an expression is below."),
+    ] = 0.0,
 ) -> None:
     """Segment what each expression describes and draw it over the video.
 
@@ -235,7 +239,11 @@ def segment(
         check_writable(sheet)
         folders = _make_mask_folders(masks, expressions)
         pipe = _load_pipeline(model, device)
-        options: dict[str, Any] = {"stride": stride, "threshold": threshold}
+        options: dict[str, Any] = {
+            "stride": stride,
+            "threshold": threshold,
+            "min_score": min_score,
+        }
         if max_size is not None:
             shortest_edge = pipe.processor.video_processor.size.shortest_edge or max_size
             options["size"] = {"shortest_edge": shortest_edge, "longest_edge": max_size}

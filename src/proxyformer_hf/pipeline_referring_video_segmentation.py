@@ -77,6 +77,7 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         window: frames that the model sees at once; 36 is the Ref-DAVIS17 protocol's clip length.
         size: the video processor's `size`, when it should differ from the checkpoint's.
         threshold: a pixel belongs to the object above this probability.
+        min_score: a window that shows the object by less than this probability has empty masks.
     """
 
     _load_processor = True
@@ -133,11 +134,15 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
-        unknown = kwargs.keys() - {"fps", "num_frames", "stride", "window", "size", "threshold"}
+        before, after = (
+            {"fps", "num_frames", "stride", "window", "size"},
+            {"threshold", "min_score"},
+        )
+        unknown = kwargs.keys() - before - after
         if unknown:
             raise TypeError(f"unknown pipeline parameter: {', '.join(sorted(unknown))}")
-        threshold = {key: kwargs.pop(key) for key in ("threshold",) if key in kwargs}
-        return kwargs, {}, threshold
+        limits = {key: kwargs.pop(key) for key in after if key in kwargs}
+        return kwargs, {}, limits
 
     def preprocess(
         self,
@@ -185,13 +190,13 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         return {**window, "outputs": ModelOutput({name: getattr(outputs, name) for name in kept})}
 
     def postprocess(
-        self, windows: list[dict[str, Any]], threshold: float = 0.5
+        self, windows: list[dict[str, Any]], threshold: float = 0.5, min_score: float = 0.0
     ) -> dict[str, Any] | list[dict[str, Any]]:
         text, size, fps = (windows[0][key] for key in ("text", "size", "fps"))
         expressions = [text] if isinstance(text, str) else list(text)
         parts = [
             self.processor.post_process_referring_segmentation(
-                window["outputs"], target_sizes=[size] * len(expressions), threshold=threshold
+                window["outputs"], [size] * len(expressions), threshold, min_score
             )
             for window in windows
         ]

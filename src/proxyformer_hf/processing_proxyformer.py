@@ -113,11 +113,15 @@ class ProxyFormerProcessor(ProcessorMixin):
         return self.tokenizer(expressions, **kwargs)
 
     def post_process_referring_segmentation(
-        self, outputs: Any, target_sizes: Sequence[tuple[int, int]], threshold: float = 0.5
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]],
+        threshold: float = 0.5,
+        min_score: float = 0.0,
     ) -> list[dict[str, Any]]:
         """See [`ProxyFormerVideoProcessor.post_process_referring_segmentation`]."""
         return self.video_processor.post_process_referring_segmentation(
-            outputs, target_sizes, threshold
+            outputs, target_sizes, threshold, min_score
         )
 
 

@@ -283,7 +283,11 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
         return BatchFeature(_pad_batch(videos), tensor_type=return_tensors)
 
     def post_process_referring_segmentation(
-        self, outputs: Any, target_sizes: Sequence[tuple[int, int]], threshold: float = 0.5
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]],
+        threshold: float = 0.5,
+        min_score: float = 0.0,
     ) -> list[dict[str, Any]]:
         """Masks at the size of the source.
 
@@ -295,6 +299,8 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
             outputs: [`ProxyFormerReferringSegmentationOutput`], one row per expression.
             target_sizes: (height, width) in pixels of the source, one per row.
             threshold: a pixel belongs to the object where its probability is above it.
+            min_score: masks are empty where the clip shows the object by less than this
+                probability.
 
         Returns:
             Per row a dict of `masks`, bool `(num_frames, height, width)` for the real frames;
@@ -318,11 +324,13 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
                 frames = outputs.frame_mask[row * len(outputs.frame_mask) // rows].bool()
                 logits, boxes = logits[frames], boxes[frames]
             size = (int(height), int(width))
-            masks = [_resized_probability(frame, input_size, size) > threshold for frame in logits]
+            score = outputs.referred_scores[row].item()
+            limit = threshold if score >= min_score else 1.0
+            masks = [_resized_probability(frame, input_size, size) > limit for frame in logits]
             results.append(
                 {
                     "masks": torch.stack(masks),
-                    "score": outputs.referred_scores[row].item(),
+                    "score": score,
                     "boxes": _pixel_corners(boxes.float(), *size),
                 }
             )
