@@ -61,8 +61,10 @@ def build_model(
             text = text_folder(text)
             tokenizer = AutoTokenizer.from_pretrained(text)
         model = ProxyFormerForReferringSegmentation.from_backbones(
-            vision, text, **settings.config, **set_by
+            vision, text, settings.detector, **settings.config, **set_by
         )
+        if settings.detector is not None:
+            model.model.read_class_names(tokenizer)
         if settings.vision_weights is not None:
             load_vision_weights(model, settings.vision_weights)
         video_processor = ProxyFormerVideoProcessor(

@@ -11,6 +11,7 @@ from transformers import (
     TimmBackboneConfig,
 )
 
+from proxyformer_hf.configuration_nanodet import NanoDetConfig
 from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
 from proxyformer_hf.configuration_video_swin import VideoSwinConfig
 
@@ -33,6 +34,7 @@ def test_defaults_are_the_paper():
         "dice_loss_coefficient": 5,
         "mask_loss_coefficient": 2,
         # nothing that the paper does not have
+        "detector_config": None,
         "early_fusion": False,
         "lexical_words": False,
         "lexical_dropout": 0,
@@ -89,6 +91,9 @@ INVALID = [
     ({"interaction": "conditional", "proxy_to_video": False}, "proxy_to_video"),
     ({"interaction": "direct", "text_to_video": True}, "text_to_video"),
     ({"interaction": "conditional", "text_to_video": True}, "text_to_video"),
+    ({"detector_config": {}}, "`detector_config` needs `freeze_text=True`"),
+    ({"detector_config": NanoDetConfig()}, "`detector_config` needs `freeze_text=True`"),
+    ({"detector_config": {"stem_size": 3}, "freeze_text": True}, "stem_size"),
     ({"num_queries": 2.5}, "num_queries"),
     ({"pre_norm": "yes"}, "pre_norm"),
 ]
@@ -161,3 +166,24 @@ def test_a_dict_without_a_model_type_fills_the_default_backbone():
     assert config.text_config.model_type == "roberta"
     assert config.text_config.num_hidden_layers == 2
     assert config.vision_config.model_type == "timm_backbone"
+
+
+DETECTOR = {"stem_size": 8, "id2label": {0: "cat", 1: "teddy bear"}}
+
+
+@pytest.mark.parametrize(
+    "detector", [None, DETECTOR, NanoDetConfig(**DETECTOR)], ids=["none", "dict", "config"]
+)
+def test_a_detector_survives_json_and_none_stays_none(tmp_path, detector):
+    config = ProxyFormerConfig(detector_config=detector, freeze_text=True)
+    config.save_pretrained(tmp_path)
+    loaded = ProxyFormerConfig.from_pretrained(tmp_path)
+    assert {**loaded.to_dict(), "_name_or_path": ""} == config.to_dict()
+    for each in (config, loaded, ProxyFormerConfig(**config.to_dict())):
+        if detector is None:
+            assert each.detector_config is None and each.to_dict()["detector_config"] is None
+        else:
+            assert type(each.detector_config) is NanoDetConfig
+            assert each.detector_config.stem_size == 8
+            assert each.detector_config.id2label == DETECTOR["id2label"]
+            assert each.to_dict()["detector_config"]["model_type"] == "nanodet"

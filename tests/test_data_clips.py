@@ -82,6 +82,21 @@ def test_samples_mix_the_sources(clips):
     assert set(sizes) == {(48, 80), (56, 72), (72, 56)}
 
 
+def test_images_are_drawn_by_how_much_their_expressions_teach():
+    boxes = {name: (name, (10, 10, 60, 60)) for name in ("dog", "cat")}
+    scenes = [
+        scene_of([boxes["dog"]], written=["the shaggy dog"]),
+        scene_of([boxes["dog"], boxes["dog"]]),
+        scene_of([boxes["dog"], boxes["cat"]]),
+        scene_of([boxes["dog"]]),
+    ]
+    weights = TrainingClips._weights([image for scene in scenes for image, _ in scene.parts])
+    assert weights.sum() == pytest.approx(1)
+    assert weights / weights[2] == pytest.approx([3, 2, 1, 1 / 3], abs=0.01)
+    assert TrainingClips._weights([scenes[-1].parts[0][0]]) == pytest.approx([1])
+    assert len(TrainingClips._weights([])) == 0
+
+
 def test_clips_of_images_have_their_own_length(data):
     recipe = ClipRecipe(video_share=0, image_frames=1, image_size=(56, 72))
     sample = TrainingClips(*data, recipe, num_samples=1, seed=0)[0]

@@ -11,7 +11,7 @@ import proxyformer_hf
 PACKAGE = Path(proxyformer_hf.__file__).parent
 
 LAYERS = [
-    {"configuration_video_swin", "configuration_proxyformer", "video_io"},
+    {"configuration_video_swin", "configuration_nanodet", "configuration_proxyformer", "video_io"},
     {"masks", "registration"},
     # Data are made from files, without model or processor.
     {"data.sources", "data.expressions", "data.records", "data.sampling", "data.seeded"},
@@ -28,7 +28,8 @@ LAYERS = [
     {"metrics.evaluate_modules.region_boundary", "metrics.evaluate_modules.mask_map"},
     {"evaluation.scoring"},
     {"evaluation.report"},
-    {"modeling_video_swin", "loss_proxyformer", "video_processing_proxyformer", "visualization"},
+    {"modeling_video_swin", "modeling_nanodet", "loss_proxyformer"},
+    {"video_processing_proxyformer", "visualization"},
     {"modeling_proxyformer", "processing_proxyformer"},
     {"pipeline_referring_video_segmentation", "evaluation.inference"},
     {"training.recipe", "training.agreement"},
@@ -82,5 +83,5 @@ def test_models_know_no_data_and_no_metrics(module):
 def test_imports_are_seen():
     assert imported_modules("data.clips") >= {"data.augment", "data.expressions", "data.sources"}
     assert "loss_proxyformer" in imported_modules("modeling_proxyformer")
-    assert "modeling_video_swin" in imported_modules("modeling_proxyformer")
+    assert imported_modules("modeling_proxyformer") >= {"modeling_video_swin", "modeling_nanodet"}
     assert "video_io" in imported_modules("cli")

@@ -24,7 +24,9 @@ from torch.distributed.fsdp import fully_shard
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel, TimmBackbone
 
 from proxyformer_hf import modeling_proxyformer
+from proxyformer_hf.configuration_nanodet import NanoDetConfig
 from proxyformer_hf.configuration_proxyformer import ROBERTA_BASE
+from proxyformer_hf.modeling_nanodet import NanoDetBackbone
 from proxyformer_hf.pipeline_referring_video_segmentation import DEFAULT_CHECKPOINT
 from proxyformer_hf.training.recipe import VARIANTS, Recipe, load_recipe
 from tests.tiny_model import TINY_TIMM, tiny_model
@@ -195,6 +197,17 @@ def test_recipe_builds_the_papers_model(swin, no_downloads):
     else:
         assert backbone.config.backbone == "resnet50" and backbone.config.freeze_batch_norm_2d
         assert sum(weight.numel() for weight in backbone.parameters()) == 23_454_912
+
+
+def test_a_detector_is_built_in_with_the_names_of_its_classes_read(tmp_path):
+    config = NanoDetConfig(stem_size=4, neck_size=4, id2label={0: "cat", 1: "red car"})
+    NanoDetBackbone(config).save_pretrained(tmp_path)
+    overrides = [f"model.detector={tmp_path}", "optimizer.freeze_text=true"]
+    recipe = recipe_of("moving_shapes_ablation", *overrides)
+    model, _ = train_script.build_model(recipe, ["the red car", "a cat"])
+    assert model.config.detector_config.id2label == config.id2label
+    words = model.model.class_hidden
+    assert words.isfinite().all() and (words[0] - words[1]).abs().max() > 0.1
 
 
 def batch() -> dict[str, torch.Tensor]:

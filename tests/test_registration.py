@@ -22,6 +22,7 @@ def check_config():
     from transformers import AutoConfig
     assert type(AutoConfig.for_model("proxyformer")).__name__ == "ProxyFormerConfig"
     assert type(AutoConfig.for_model("video_swin")).__name__ == "VideoSwinConfig"
+    assert type(AutoConfig.for_model("nanodet")).__name__ == "NanoDetConfig"
 
 def registered(mapping, model_type):
     from transformers import AutoConfig
@@ -40,6 +41,7 @@ def check_mask_generation():
 def check_backbone():
     from transformers import AutoBackbone
     assert registered(AutoBackbone._model_mapping, "video_swin").__name__ == "VideoSwinBackbone"
+    assert registered(AutoBackbone._model_mapping, "nanodet").__name__ == "NanoDetBackbone"
 
 def check_processor():
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING

@@ -75,6 +75,12 @@ def test_overrides_have_the_last_word(tmp_path):
     assert recipe.model.vision == {"backbone": "resnet18"}
 
 
+def test_a_detector_is_a_name_and_none_by_default(tmp_path, minimal):
+    assert load_recipe(minimal).model.detector is None
+    path = write(tmp_path / "r.yaml", model={"detector": "runs/nanodet"})
+    assert load_recipe(path).model.detector == "runs/nanodet"
+
+
 def test_numbers_without_a_point_are_numbers(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(
@@ -99,7 +105,12 @@ def test_numbers_without_a_point_are_numbers(tmp_path):
         ({"model": {"config": {"num_queries": "x"}}}, "model.config: .*num_queries"),
         ({"model": {"config": {"hidden_size": 30}}}, "model.config: .*hidden_size"),
         ({"model": {"config": {"freeze_text": True}}}, "model.config.freeze_text: .*optimizer"),
+        (
+            {"model": {"config": {"detector_config": {}}}},
+            "model.config.detector_config: belongs to model.detector",
+        ),
         ({"model": {"vision": 3}}, "model.vision: .*valid string"),
+        ({"model": {"detector": {}}}, "model.detector: .*valid string"),
         ({"data": []}, "data: .*at least 1 item"),
         ({"data": [{"split": "x"}]}, "data.0.name: missing"),
         ({"run": {}}, "run: give either epochs or max_steps"),

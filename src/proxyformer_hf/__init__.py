@@ -8,12 +8,14 @@ needs torch is imported when it is first used.
 import importlib
 
 from . import registration
+from .configuration_nanodet import NanoDetConfig
 from .configuration_proxyformer import ProxyFormerConfig
 from .configuration_video_swin import VideoSwinConfig
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "NanoDetBackbone": "modeling_nanodet",
     "ProxyFormerForReferringSegmentation": "modeling_proxyformer",
     "ProxyFormerModel": "modeling_proxyformer",
     "ProxyFormerPreTrainedModel": "modeling_proxyformer",
@@ -23,7 +25,7 @@ _LAZY = {
     "VideoSwinBackbone": "modeling_video_swin",
     "load_rvos_dataset": "data.load",
 }
-__all__ = ["ProxyFormerConfig", "VideoSwinConfig", *_LAZY]
+__all__ = ["NanoDetConfig", "ProxyFormerConfig", "VideoSwinConfig", *_LAZY]
 
 
 def __getattr__(name: str):

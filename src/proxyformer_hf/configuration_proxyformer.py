@@ -7,6 +7,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .configuration_nanodet import NanoDetConfig
+
 ROBERTA_BASE = {
     "vocab_size": 50265,
     "max_position_embeddings": 514,
@@ -43,6 +45,11 @@ class ProxyFormerConfig(PreTrainedConfig):
             conditioned on the sentence are decoded from the video (IV (1)). The last two decode
             their queries from the video in `num_hidden_layers` decoder layers.
         proxy_to_video (`bool`, defaults to `True`): the P2V attention (off: table IV (4)).
+        detector_config (`dict | NanoDetConfig`, *optional*):
+            A detector that stays as it is and is read beside the vision backbone: its features are
+            added to the encoded map, and to each place the words for the classes seen there, so
+            that what it knows need not be learned from expressions. The words are encoded once, by
+            [`ProxyFormerModel.read_class_names`], with a frozen text encoder. Default: none.
         early_fusion (`bool`, defaults to `False`):
             Multiply the video features by words attended to, before the layers, as the baseline.
         lexical_words (`bool`, defaults to `False`):
@@ -85,6 +92,7 @@ class ProxyFormerConfig(PreTrainedConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
+    detector_config: dict | NanoDetConfig | None = None
     hidden_size: int = 256
     num_attention_heads: int = 8
     num_hidden_layers: int = 4
@@ -114,6 +122,11 @@ class ProxyFormerConfig(PreTrainedConfig):
     selection_loss_coefficient: float | int = 5.0
     grounding_loss_coefficient: float | int = 2.0
     initializer_range: float | int = 0.02
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.detector_config, dict):
+            self.detector_config = NanoDetConfig(**self.detector_config)
+        super().__post_init__(**kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
@@ -146,6 +159,11 @@ class ProxyFormerConfig(PreTrainedConfig):
             )
         if self.encoded_stride not in (8, 16, 32):
             raise ValueError(f"`encoded_stride` must be 8, 16 or 32, got {self.encoded_stride}.")
+        if self.detector_config is not None and not self.freeze_text:
+            raise ValueError(
+                "`detector_config` needs `freeze_text=True`: the words for its classes are encoded "
+                "once."
+            )
         if self.interaction in ("direct", "conditional"):
             if not self.proxy_to_video:
                 raise ValueError(

@@ -7,6 +7,7 @@ proxies per frame, L words, C channels, H x W the encoded map.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from transformers import (
     AutoModel,
     AutoModelForMaskGeneration,
     PreTrainedConfig,
+    PreTrainedTokenizerBase,
     TimmBackbone,
     TimmBackboneConfig,
 )
@@ -31,7 +33,8 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from . import modeling_video_swin
+from . import modeling_nanodet, modeling_video_swin
+from .configuration_nanodet import NanoDetConfig
 from .configuration_proxyformer import ProxyFormerConfig
 from .loss_proxyformer import (
     LossCounts,
@@ -51,6 +54,8 @@ class ProxyFormerVideoFeatures(ModelOutput):
     Attributes:
         encoded_map (`Tensor` (B, T, C, H, W)): projected map at the encoded stride.
         lateral_maps (`tuple[Tensor]` of (B, T, C, h_i, w_i)): projected finer maps, coarse to fine.
+        class_map (`Tensor` (B, T, num_labels, H, W), *optional*):
+            Probability of each of the detector's classes, at the encoded stride.
         extents (`Tensor` (B, 3), *optional*):
             Frames, rows and columns of each video, the latter two in units of 32 pixels; `None`
             when all videos fill the batch.
@@ -60,6 +65,7 @@ class ProxyFormerVideoFeatures(ModelOutput):
 
     encoded_map: Tensor | None = None
     lateral_maps: tuple[Tensor, ...] | None = None
+    class_map: Tensor | None = None
     extents: Tensor | None = None
     frame_size: tuple[int, int] | None = None
     frame_mask: Tensor | None = None
@@ -578,6 +584,10 @@ class ProxyFormerPreTrainedModel(PreTrainedModel):
             init.normal_(module.proxy_queries, std=self.config.initializer_range)
         elif isinstance(module, ProxyFormerTextFusion) and self.config.grounding_map:
             init.zeros_(module.grounding_bias)
+        elif isinstance(module, ProxyFormerModel):
+            for words in (module.class_hidden, module.class_embeddings):
+                if words is not None:
+                    init.zeros_(words)
         elif isinstance(module, ProxyFormerForReferringSegmentation):
             # the focal loss wants rare positives at the start, as in the baseline
             init.constant_(module.class_head.bias, -math.log((1 - 0.01) / 0.01))
@@ -693,6 +703,13 @@ class ProxyFormerVideoEncoder(nn.Module):
             nn.Sequential(nn.Conv2d(size, width, 1), ProxyFormerChannelLayerNorm(width))
             for size, width in zip(channels, widths, strict=True)
         )
+        self.detector = None
+        if config.detector_config is not None:
+            self.detector = modeling_nanodet.NanoDetBackbone(config.detector_config)
+            levels = backbone_levels(self.detector, config.encoded_stride, "detector_config")
+            self.detector_level = levels[0]
+            size = self.detector.channels[self.detector_level]
+            self.detector_projection = nn.Conv2d(size, config.hidden_size, 1)
 
     def forward(
         self,
@@ -707,13 +724,20 @@ class ProxyFormerVideoEncoder(nn.Module):
         pixels = F.pad(pixels, (0, -width % CANVAS, 0, -height % CANVAS))
         extents = video_extents(frame_mask, pixel_mask, pixels)
         maps = self.encode(pixels) if extents is None else self.encode_each(pixels, extents)
+        maps, seen = maps[: len(self.levels)], maps[len(self.levels) :]
         maps = [
             projection(features.flatten(0, 1)).unflatten(0, (-1, num_frames))
             for projection, features in zip(self.projections, maps, strict=True)
         ]
+        class_map = None
+        if self.detector is not None:
+            features, class_map = seen
+            projected = self.detector_projection(features.flatten(0, 1))
+            maps[0] = maps[0] + projected.unflatten(0, (-1, num_frames))
         return ProxyFormerVideoFeatures(
             encoded_map=maps[0],
             lateral_maps=tuple(maps[1:]),
+            class_map=class_map,
             extents=extents,
             frame_size=(height, width),
             frame_mask=frame_mask,
@@ -721,24 +745,37 @@ class ProxyFormerVideoEncoder(nn.Module):
         )
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Maps (b, T, C_i, h_i, w_i) of the levels in use, coarse to fine."""
+        """Maps (b, T, C_i, h_i, w_i) of the levels in use, coarse to fine, and of the detector."""
         num_frames = pixels.shape[1]
+        frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if self.backbone.main_input_name == "pixel_values_videos":
             maps = [features.flatten(0, 1) for features in self.backbone(pixels).feature_maps]
         else:
-            frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            # bfloat16 ruins networks with folded batch norm, such as the packaged one's
-            with torch.autocast("cpu", enabled=False):
-                parts = [
-                    self.backbone(part).feature_maps for part in frames.split(part_size(frames))
-                ]
-            maps = [torch.cat(level) for level in zip(*parts, strict=True)]
+            maps = self.encode_frames(frames, lambda part: self.backbone(part).feature_maps)
             if self.channels_last:
                 maps = [features.permute(0, 3, 1, 2) for features in maps]
         maps = [maps[level] for level in self.levels]
         if self.neck is not None:
             maps[0] = self.neck(maps[0])
+        if self.detector is not None:
+            maps += self.encode_frames(frames, self.detect)
         return [features.unflatten(0, (-1, num_frames)) for features in maps]
+
+    @staticmethod
+    def encode_frames(
+        frames: Tensor, network: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> list[Tensor]:
+        """Maps that a per-frame network makes of frames (n, 3, h, w)."""
+        # bfloat16 ruins networks with folded batch norm, such as the packaged one's
+        with torch.autocast("cpu", enabled=False):
+            parts = [network(part) for part in frames.split(part_size(frames))]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def detect(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The detector's features and class probabilities at the encoded stride."""
+        outputs = self.detector(frames)
+        features = outputs.feature_maps[self.detector_level]
+        return features, join_class_maps(outputs.class_maps, features.shape[-2:])
 
     def encode_each(self, pixels: Tensor, extents: Tensor) -> list[Tensor]:
         """Encodes every video at its own size, so that padding cannot leak into it."""
@@ -772,7 +809,20 @@ def part_size(frames: Tensor) -> int:
     return len(frames) if at_once else 1
 
 
-def backbone_levels(backbone: PreTrainedModel, encoded_stride: int) -> list[int]:
+def join_class_maps(class_maps: tuple[Tensor, ...], size: torch.Size) -> Tensor:
+    """The largest probability of each class among maps of several strides: one map of `size`."""
+    joined = [
+        F.adaptive_max_pool2d(probabilities, size)
+        if probabilities.shape[-1] > size[-1]
+        else F.interpolate(probabilities, size)
+        for probabilities in class_maps
+    ]
+    return torch.stack(joined).amax(0)
+
+
+def backbone_levels(
+    backbone: PreTrainedModel, encoded_stride: int, field: str = "vision_config"
+) -> list[int]:
     """Indices of the backbone's maps at the encoded stride and all finer ones down to 4."""
     if hasattr(backbone, "_backbone"):
         strides = backbone._backbone.feature_info.reduction()
@@ -785,7 +835,7 @@ def backbone_levels(backbone: PreTrainedModel, encoded_stride: int) -> list[int]
     missing = [stride for stride in wanted if stride not in last_at]
     if missing:
         raise ValueError(
-            f"`vision_config` gives maps at strides {strides}, but `encoded_stride="
+            f"`{field}` gives maps at strides {strides}, but `encoded_stride="
             f"{encoded_stride}` also needs {missing}. Choose other `out_indices` or another stride."
         )
     return [last_at[stride] for stride in wanted]
@@ -938,6 +988,14 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             self.lexical_projection = nn.Sequential(
                 nn.LayerNorm(embedding_size), nn.Linear(embedding_size, config.hidden_size)
             )
+        class_hidden = class_embeddings = None
+        if config.detector_config is not None:
+            num_labels = config.detector_config.num_labels
+            class_hidden = torch.zeros(num_labels, config.text_config.hidden_size)
+            if config.lexical_words:
+                class_embeddings = torch.zeros(num_labels, embedding_size)
+        self.register_buffer("class_hidden", class_hidden)
+        self.register_buffer("class_embeddings", class_embeddings)
         self.video_encoder = ProxyFormerVideoEncoder(config)
         self.text_fusion = None
         if config.early_fusion or config.grounding_map:
@@ -957,6 +1015,8 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         super().train(mode)
         if self.config.freeze_text:  # also after from_pretrained, whose new parameters are free
             self.text_encoder.eval().requires_grad_(False)
+        if self.video_encoder.detector is not None:
+            self.video_encoder.detector.requires_grad_(False)
         return self
 
     def get_video_features(
@@ -989,7 +1049,28 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         ):
             if mask is not None and mask.shape != shape:
                 raise ValueError(f"`{name}` must be {shape}, got {tuple(mask.shape)}.")
-        return self.video_encoder(pixel_values_videos, frame_mask, pixel_mask)
+        features = self.video_encoder(pixel_values_videos, frame_mask, pixel_mask)
+        if features.class_map is not None:
+            words = self.text_projection(self.class_hidden)
+            if self.lexical_projection is not None:
+                words = words + self.lexical_projection(self.class_embeddings)
+            seen = torch.einsum("btkhw,kc->btchw", features.class_map, words)
+            features.encoded_map = features.encoded_map + seen
+        return features
+
+    @torch.no_grad()
+    def read_class_names(self, tokenizer: PreTrainedTokenizerBase):
+        """Encodes the names of the detector's classes, its `id2label`; needed once."""
+        names = list(self.config.detector_config.id2label.values())
+        inputs = tokenizer(
+            names, padding=True, return_special_tokens_mask=True, return_tensors="pt"
+        ).to(self.device)
+        named = inputs.pop("special_tokens_mask") == 0
+        hidden = self.text_encoder(**inputs)[0]
+        self.class_hidden.copy_(masked_mean(hidden, named, dim=1))
+        if self.lexical_projection is not None:
+            embeddings = self.get_input_embeddings()(inputs["input_ids"])
+            self.class_embeddings.copy_(masked_mean(embeddings, named, dim=1))
 
     def encode_text(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
@@ -1124,7 +1205,11 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
 
     @classmethod
     def from_backbones(
-        cls, vision: str | PreTrainedConfig, text: str | PreTrainedConfig, **config_fields
+        cls,
+        vision: str | PreTrainedConfig,
+        text: str | PreTrainedConfig,
+        detector: str | None = None,
+        **config_fields,
     ) -> "ProxyFormerForReferringSegmentation":
         """Builds a model around pretrained backbones; everything else is freshly initialised.
 
@@ -1135,23 +1220,36 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
                 untrained backbone.
             text (`str | PreTrainedConfig`):
                 A local folder or Hub name of a text encoder; a config gives an untrained one.
+            detector (`str`, *optional*):
+                A local folder or Hub name of a `NanoDetBackbone`. Its class names are to be read
+                with the text encoder's tokenizer (`model.read_class_names`).
             config_fields: fields of `ProxyFormerConfig`.
         """
         vision_backbone = load_vision_backbone(vision, config_fields.get("encoded_stride", 32))
         text_encoder = None
         if isinstance(text, str):
             text_encoder = AutoModel.from_pretrained(text, dtype=torch.float32)
+        detector_config = None if detector is None else AutoConfig.from_pretrained(detector)
+        if not isinstance(detector_config, NanoDetConfig | None):
+            raise ValueError(
+                f"`detector='{detector}'` is a checkpoint of model type "
+                f"'{detector_config.model_type}', not 'nanodet'."
+            )
         config = ProxyFormerConfig(
+            detector_config=detector_config,
             vision_config=vision if vision_backbone is None else vision_backbone.config,
             text_config=text if text_encoder is None else text_encoder.config,
             **config_fields,
         )
-        for part in (config.vision_config, config.text_config):
+        for part in filter(None, (config.vision_config, config.text_config, detector_config)):
             if Path(part._name_or_path).exists():  # a folder of this machine: its name will do
                 part._name_or_path = Path(part._name_or_path).name
         model = cls(config)
         if vision_backbone is not None:
             model.model.video_encoder.backbone.load_state_dict(vision_backbone.state_dict())
+        if detector is not None:
+            weights = modeling_nanodet.NanoDetBackbone.from_pretrained(detector).state_dict()
+            model.model.video_encoder.detector.load_state_dict(weights)
         if text_encoder is not None:
             text_encoder.pooler = None
             model.model.text_encoder.load_state_dict(text_encoder.state_dict())

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from transformers import AutoConfig
 
+from .configuration_nanodet import NanoDetConfig
 from .configuration_proxyformer import ProxyFormerConfig
 from .configuration_video_swin import VideoSwinConfig
 
@@ -55,6 +56,7 @@ class ExtendingLoader(Loader):
 
 def register():
     """Registers the configurations now, and all else when transformers loads its counterpart."""
+    AutoConfig.register("nanodet", NanoDetConfig, exist_ok=True)
     AutoConfig.register("video_swin", VideoSwinConfig, exist_ok=True)
     AutoConfig.register("proxyformer", ProxyFormerConfig, exist_ok=True)
     sys.meta_path.insert(0, ExtensionFinder())

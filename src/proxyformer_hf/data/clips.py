@@ -210,12 +210,19 @@ class TrainingClips(SeededDataset):
 
     @staticmethod
     def _weights(images: list[LabelledImage]) -> np.ndarray:
-        """Images with written expressions come three times, with look-alikes twice as often."""
+        """Images with written expressions come three times, with look-alikes twice as often as
+        others; those of a single object, which teach few words, three times as seldom."""
         weights = [
-            3.0 if any(x.written for x in image.instances) else 2.0 if image.look_alikes() else 1.0
+            3.0
+            if any(x.written for x in image.instances)
+            else 2.0
+            if image.look_alikes()
+            else 1.0
+            if len(image.instances) > 1
+            else 0.33
             for image in images
         ]
-        return np.array(weights) / max(sum(weights), 1)
+        return np.array(weights) / (sum(weights) or 1)
 
     def __len__(self) -> int:
         return self.num_samples

@@ -81,6 +81,7 @@ class ModelRecipe:
         attention: implementation, of transformers' names; "eager" is faster on CPUs.
         image_mean, image_std: of the pixels in [0, 1], per channel.
         vision_weights: file for `scripts/convert_deeplab_mobilenetv2.py`.
+        detector: a folder that `scripts/convert_nanodet.py` wrote, or a Hub name.
     """
 
     vision: str | dict[str, Any] = "resnet50"
@@ -91,6 +92,7 @@ class ModelRecipe:
     image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     vision_weights: str | None = None
+    detector: str | None = None
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -395,6 +397,7 @@ def _check(recipe: Recipe) -> None:
     elsewhere = {
         "text_config": "model.text",
         "vision_config": "model.vision",
+        "detector_config": "model.detector",
         "freeze_text": "optimizer.freeze_text",
     }
     for name in config:
