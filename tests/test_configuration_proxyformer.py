@@ -34,6 +34,7 @@ def test_defaults_are_the_paper():
         "dice_loss_coefficient": 5,
         "mask_loss_coefficient": 2,
         # nothing that the paper does not have
+        "confusable_weight": 1,
         "detector_config": None,
         "early_fusion": False,
         "lexical_words": False,
@@ -73,6 +74,7 @@ def test_default_backbones_are_resnet_50_and_roberta_base():
 
 
 INVALID = [
+    ({"confusable_weight": 0}, "confusable_weight"),
     ({"hidden_size": 0}, "hidden_size"),
     ({"num_attention_heads": 0}, "num_attention_heads"),
     ({"num_hidden_layers": 0}, "num_hidden_layers"),

@@ -97,10 +97,13 @@ def giou_loss(box, target):
 
 
 class Reference:
-    """The clip's ground truth and its losses, one pixel at a time."""
+    """The clip's ground truth and its losses, one pixel at a time.
 
-    def __init__(self, labels, frame_mask, pixel_mask):
-        self.labels = labels.numpy()
+    Groups of `num_expressions` rows are of one clip; what another row of it shows weighs `others`.
+    """
+
+    def __init__(self, labels, frame_mask, pixel_mask, num_expressions=1, others=1.0):
+        self.labels, self.num_expressions, self.others = labels.numpy(), num_expressions, others
         self.size = [(m.any(1).sum().item(), m.any(0).sum().item()) for m in pixel_mask]
         batch, frames = frame_mask.shape
         self.rows, self.frame_mask = range(batch), frame_mask
@@ -125,6 +128,23 @@ class Reference:
         height, width = self.size[b]
         return [
             (masks[b, t, y // 4, x // 4].item(), float(self.labels[b, t, y, x] > 0))
+            for t in self.annotated[b]
+            for y in range(2, height, 4)
+            for x in range(2, width, 4)
+        ]
+
+    def weight(self, b, t, y, x):
+        first = b - b % self.num_expressions
+        shown = [
+            self.frame_mask[row, t] and self.labels[row, t, y, x] > 0
+            for row in range(first, first + self.num_expressions)
+        ]
+        return self.others if any(shown) and not shown[b - first] else 1.0
+
+    def tube_weights(self, b):
+        height, width = self.size[b]
+        return [
+            self.weight(b, t, y, x)
             for t in self.annotated[b]
             for y in range(2, height, 4)
             for x in range(2, width, 4)
@@ -187,7 +207,8 @@ class Reference:
         loss = 0.0
         for b in rows:
             tube = self.tube(selected_masks, b)
-            loss += np.mean([cross_entropy(logit, g) for logit, g in tube])
+            entropy = [cross_entropy(logit, g) for logit, g in tube]
+            loss += np.average(entropy, weights=self.tube_weights(b))
             loss += dice([(sigmoid(logit), g) for logit, g in tube])
         return loss / len(rows)
 
@@ -196,18 +217,20 @@ class Reference:
         loss = 0.0
         for b in rows:
             height, width = self.size[b]
-            cells = []
+            cells, weights = [], []
             for t in self.annotated[b]:
                 for i in range(logits.shape[2]):
                     for j in range(logits.shape[3]):
-                        pixels = [
-                            float(self.labels[b, t, y, x] > 0)
+                        places = [
+                            (y, x)
                             for y in range(i * stride + 2, min((i + 1) * stride, height), 4)
                             for x in range(j * stride + 2, min((j + 1) * stride, width), 4)
                         ]
-                        if pixels:
-                            cells.append(cross_entropy(logits[b, t, i, j].item(), np.mean(pixels)))
-            loss += np.mean(cells)
+                        if places:
+                            share = np.mean([self.labels[b, t, y, x] > 0 for y, x in places])
+                            cells.append(cross_entropy(logits[b, t, i, j].item(), share))
+                            weights.append(np.mean([self.weight(b, t, y, x) for y, x in places]))
+            loss += np.average(cells, weights=weights)
         return loss / len(rows)
 
 
@@ -232,10 +255,13 @@ def batch(request):
     return make_labels(), frame_mask, torch.ones(BATCH, HEIGHT, WIDTH, dtype=torch.bool)
 
 
+@pytest.mark.parametrize(("num_expressions", "others"), [(1, 8.0), (3, 8.0), (3, 1.0)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_term_equals_the_loops_over_the_formulas(batch, seed):
-    config, prediction, extras = make_config(), make_prediction(seed), make_extras(seed)
-    reference = Reference(*batch)
+def test_every_term_equals_the_loops_over_the_formulas(batch, seed, num_expressions, others):
+    config = make_config(confusable_weight=others)
+    prediction, extras = make_prediction(seed), make_extras(seed)
+    extras["num_expressions"] = num_expressions
+    reference = Reference(*batch, num_expressions, others)
     expected = reference.losses(prediction, config)
     expected["jsc"] = reference.jsc(prediction, config, **extras)
     expected["selection"] = reference.selection(extras["selected_masks"])

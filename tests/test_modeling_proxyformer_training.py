@@ -40,6 +40,21 @@ def training_step(model: ProxyFormerForReferringSegmentation) -> dict[str, Tenso
     return {"loss": loss.detach(), **trained}
 
 
+@pytest.mark.parametrize("weight", [1.0, 8.0])
+def test_what_other_expressions_of_a_video_describe_weighs_more(weight):
+    """Against the two videos with one expression each, whose masks are each other's."""
+    model = perturb(tiny_model(**ALL_TERMS, confusable_weight=weight)).eval()
+    batch = make_batch()
+    batch["mask_labels"][1] = batch["mask_labels"][1].flip(-1)
+    one = batch["pixel_values_videos"][:1]
+    batch["pixel_values_videos"] = one.repeat(2, 1, 1, 1, 1)
+    alone = model(**batch).loss_dict
+    together = model(**{**batch, "pixel_values_videos": one}).loss_dict
+    for name in ("loss_mask", "loss_selection", "loss_grounding"):
+        changes = weight != 1 and name != "loss_mask"
+        assert changes != torch.allclose(alone[name], together[name], atol=1e-5), name
+
+
 MASK_LOSSES = ("aten.binary_cross_entropy_with_logits.default", "aten.sigmoid.default")
 
 

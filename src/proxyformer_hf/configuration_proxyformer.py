@@ -77,6 +77,9 @@ class ProxyFormerConfig(PreTrainedConfig):
             (the baseline's 2, 5, 2, 2, 5).
         jsc_loss_coefficient, selection_loss_coefficient, grounding_loss_coefficient (`float`):
             Weights of the terms that do not take part in the matching.
+        confusable_weight (`float`, defaults to 1.0):
+            Weight, in the cross-entropies of selection and grounding, of a pixel that another
+            expression of the clip describes: small, and what the words must tell apart.
         initializer_range (`float`, defaults to 0.02): deviation of the learned queries.
     """
 
@@ -121,6 +124,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     jsc_loss_coefficient: float | int = 1.0
     selection_loss_coefficient: float | int = 5.0
     grounding_loss_coefficient: float | int = 2.0
+    confusable_weight: float | int = 1.0
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs):
@@ -150,6 +154,8 @@ class ProxyFormerConfig(PreTrainedConfig):
         for name in (*coefficients, "intermediate_size", "vision_neck_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.confusable_weight <= 0:
+            raise ValueError(f"`confusable_weight` must be positive, got {self.confusable_weight}.")
         if not 0 <= self.lexical_dropout < 1:
             raise ValueError(f"`lexical_dropout` must lie in [0, 1), got {self.lexical_dropout}.")
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 4:

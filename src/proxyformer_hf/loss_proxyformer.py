@@ -369,26 +369,46 @@ def _joint_semantic_consistency(
     return _masked_mean((query_to_joint + joint_to_query) / 2, rows, dim=0)
 
 
-def _selection_loss(selected_masks: Tensor, targets: ReferringTargets, num_rows: Tensor) -> Tensor:
+def _pixel_weights(targets: ReferringTargets, num_expressions: int, others: float) -> Tensor:
+    """Weights (batch, num_frames, height / 4, width / 4) of the pixels in a binary cross-entropy.
+
+    1, but `others` where a row's clip shows what another of its expressions describes; 0 where not
+    supervised. They have a mean of 1 over what is supervised.
+    """
+    described = targets.masks.unflatten(0, (-1, num_expressions)).amax(1)
+    confusable = described.repeat_interleave(num_expressions, dim=0) > targets.masks
+    weights = torch.where(confusable, others, 1.0)
+    mean = _masked_mean(weights, targets.supervised, dim=(1, 2, 3)).clamp(min=1e-6)
+    return torch.where(targets.supervised, weights / mean[:, None, None, None], 0.0)
+
+
+def _selection_loss(
+    selected_masks: Tensor, targets: ReferringTargets, weights: Tensor, num_rows: Tensor
+) -> Tensor:
     """Binary cross-entropy plus dice of the model's answer, averaged over annotated rows.
 
     An absent object is an empty target here: the answer has to be empty too.
     """
     supervised = targets.supervised
     entropy = F.binary_cross_entropy_with_logits(selected_masks, targets.masks, reduction="none")
-    per_row = _masked_mean(entropy, supervised, dim=(1, 2, 3))
+    per_row = _masked_mean(entropy * weights, supervised, dim=(1, 2, 3))
     per_row = per_row + _dice(selected_masks, targets.masks, supervised, dim=(1, 2, 3))
     return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
 
 
 def _grounding_loss(
-    grounding_logits: Tensor, targets: ReferringTargets, stride: int, num_rows: Tensor
+    grounding_logits: Tensor,
+    targets: ReferringTargets,
+    weights: Tensor,
+    stride: int,
+    num_rows: Tensor,
 ) -> Tensor:
     """Binary cross-entropy of a coarse map against the share of the object in each of its cells.
 
     Args:
         grounding_logits: (batch, num_frames, rows, columns), one logit per stride x stride pixels.
             Rows and columns may extend over the model's own padding, which is ignored.
+        weights: of [`_pixel_weights`]; a cell has the mean of its pixels'.
         stride: pixels per cell, a multiple of 4.
     """
     cell = stride // MASK_STRIDE
@@ -401,7 +421,9 @@ def _grounding_loss(
     labels = object_share / valid_share.clamp(min=1 / cell**2)
     entropy = F.binary_cross_entropy_with_logits(grounding_logits, labels, reduction="none")
     supervised = targets.annotated[:, :, None, None] & (valid_share > 0)
-    per_row = _masked_mean(entropy, supervised, dim=(1, 2, 3))
+    cell_weights = F.avg_pool2d(F.pad(weights, padding), cell) / valid_share.clamp(min=1 / cell**2)
+    total = torch.where(supervised, cell_weights, 0.0).sum((1, 2, 3)).clamp(min=1e-6)
+    per_row = torch.where(supervised, entropy * cell_weights, 0.0).sum((1, 2, 3)) / total
     return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
 
 
@@ -424,6 +446,7 @@ def proxyformer_loss(
     selected_masks: Tensor | None = None,
     grounding_logits: Tensor | None = None,
     frame_mask: Tensor | None = None,
+    num_expressions: int = 1,
     counts: LossCounts | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The training loss of a batch, in float32 whatever the autocast state.
@@ -443,6 +466,7 @@ def proxyformer_loss(
         selected_masks: (batch, num_frames, height / 4, width / 4) logits of the model's answer.
         grounding_logits: (batch, num_frames, rows, columns) at `config.encoded_stride`.
         frame_mask: (batch, num_frames) bool, the frames that JSC averages. All by default.
+        num_expressions: of a clip, which are neighbours in the batch.
         counts: divisors of the terms. By default those of the targets, averaged over processes if
             torch.distributed is initialised and gradients are enabled.
 
@@ -457,6 +481,7 @@ def proxyformer_loss(
     _check_sizes(final, targets)
     with torch.autocast(final.masks.device.type, enabled=False):
         num_visible, num_rows = _divisors(targets, counts)
+        weights = _pixel_weights(targets, num_expressions, config.confusable_weight)
         losses, index = _trajectory_losses(final, targets, config, num_visible)
         if joint_embedding is not None and _coefficient(config, "jsc"):
             queries = _positive_queries(proxy_queries.float(), index, frame_mask)
@@ -464,10 +489,12 @@ def proxyformer_loss(
                 queries, joint_embedding.float(), logit_scale.float(), targets.visible.any(dim=1)
             )
         if selected_masks is not None and _coefficient(config, "selection"):
-            losses["selection"] = _selection_loss(selected_masks.float(), targets, num_rows)
+            losses["selection"] = _selection_loss(
+                selected_masks.float(), targets, weights, num_rows
+            )
         if grounding_logits is not None and _coefficient(config, "grounding"):
             losses["grounding"] = _grounding_loss(
-                grounding_logits.float(), targets, config.encoded_stride, num_rows
+                grounding_logits.float(), targets, weights, config.encoded_stride, num_rows
             )
         layers = {"": losses}
         for i, auxiliary in enumerate(predictions[:-1] if config.auxiliary_loss else []):

@@ -1311,6 +1311,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
 
         loss = loss_dict = None
         if mask_labels is not None:
+            videos = pixel_values_videos if video_features is None else video_features.encoded_map
             earlier = outputs.proxy_hidden_states[:-1] if self.config.auxiliary_loss else ()
             loss, loss_dict = self.loss_function(
                 [*(self.predict(p, outputs.mask_features) for p in earlier), prediction],
@@ -1321,6 +1322,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
                 selected_masks=referred_masks if self.config.soft_selection else None,
                 grounding_logits=outputs.grounding_logits,
                 frame_mask=outputs.frame_mask,
+                num_expressions=len(mask_labels) // len(videos),
                 counts=loss_counts,
             )
         return ProxyFormerReferringSegmentationOutput(
