@@ -11,7 +11,8 @@ import proxyformer_hf
 PACKAGE = Path(proxyformer_hf.__file__).parent
 
 LAYERS = [
-    {"configuration_video_swin", "configuration_nanodet", "configuration_proxyformer", "video_io"},
+    {"configuration_nanodet"},
+    {"configuration_video_swin", "configuration_proxyformer", "video_io"},
     {"masks", "registration"},
     # Data are made from files, without model or processor.
     {"data.sources", "data.expressions", "data.records", "data.sampling", "data.seeded"},

@@ -161,6 +161,16 @@ def is_whole(image: LabelledImage, instance: Instance) -> bool:
     return bool(inside) and instance.category not in NEVER_TARGETS
 
 
+def name_alone(
+    image: LabelledImage, instance: Instance, masks: np.ndarray, rng: np.random.Generator
+) -> str:
+    """A template expression of the only object of its kind, true in all frames of its masks."""
+    colors = instance_colors(image, instance)
+    views = [Seen.from_mask(instance.category, mask, colors) for mask in masks]
+    found = sorted(set.intersection(*(facts([seen], 0) for seen in views)))
+    return phrase(found[rng.integers(len(found))], views[0], rng)
+
+
 class AbsentThings:
     """Expressions of things that a picture does not show, but that others do."""
 
@@ -320,7 +330,7 @@ class TrainingClips(SeededDataset):
             composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
             if composed is not None:
                 frames, masks, pasted = composed
-                entries.append((self._name(image, instance, pasted, rng), pasted))
+                entries.append((name_alone(image, instance, pasted, rng), pasted))
                 shown = shown | {instance.category}
         ids = [2, 3, 4, 4]
         ids += [i for i in (0, 1) if indices[0] < 8 or not is_positional(video.expressions[i])]
@@ -346,14 +356,6 @@ class TrainingClips(SeededDataset):
         doubtful = with_confusable(video.shown)
         fitting = [pair for pair in self.cut_outs if pair[1].category not in doubtful]
         return fitting[rng.integers(len(fitting))]
-
-    @staticmethod
-    def _name(image, instance, masks: np.ndarray, rng: np.random.Generator) -> str:
-        """A template expression of the only object of its kind, true in all frames."""
-        colors = instance_colors(image, instance)
-        views = [Seen.from_mask(instance.category, mask, colors) for mask in masks]
-        found = sorted(set.intersection(*(facts([seen], 0) for seen in views)))
-        return phrase(found[rng.integers(len(found))], views[0], rng)
 
     def _frame_indices(self, video: LabelledVideo, rng: np.random.Generator) -> list[int]:
         count = self.recipe.num_frames
