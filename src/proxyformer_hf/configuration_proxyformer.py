@@ -80,6 +80,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         confusable_weight (`float`, defaults to 1.0):
             Weight, in the cross-entropies of selection and grounding, of a pixel that another
             expression of the clip describes: small, and what the words must tell apart.
+        score_scale, score_offset (`float`, default to 1.0 and 0.0):
+            Calibrate the score: the best trajectory's class logit is multiplied and shifted, so
+            that the score is the share of such expressions whose object is shown.
         initializer_range (`float`, defaults to 0.02): deviation of the learned queries.
     """
 
@@ -125,6 +128,8 @@ class ProxyFormerConfig(PreTrainedConfig):
     selection_loss_coefficient: float | int = 5.0
     grounding_loss_coefficient: float | int = 2.0
     confusable_weight: float | int = 1.0
+    score_scale: float | int = 1.0
+    score_offset: float | int = 0.0
     initializer_range: float | int = 0.02
 
     def __post_init__(self, **kwargs):
@@ -154,8 +159,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         for name in (*coefficients, "intermediate_size", "vision_neck_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if self.confusable_weight <= 0:
-            raise ValueError(f"`confusable_weight` must be positive, got {self.confusable_weight}.")
+        for name in ("confusable_weight", "score_scale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
         if not 0 <= self.lexical_dropout < 1:
             raise ValueError(f"`lexical_dropout` must lie in [0, 1), got {self.lexical_dropout}.")
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 4:

@@ -1360,8 +1360,9 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         return F.one_hot(best, logits.shape[-1]).to(logits.dtype)
 
     def score(self, logits: Tensor, frame_mask: Tensor | None) -> Tensor:
-        """Probability (R,) of the best trajectory, averaged over its frames."""
-        return self.trajectory_scores(logits, frame_mask).amax(-1)
+        """Probability (R,) that the object is shown: the best trajectory's, calibrated."""
+        best = self.trajectory_scores(logits, frame_mask).amax(-1).logit(eps=1e-6)
+        return (self.config.score_scale * best + self.config.score_offset).sigmoid()
 
     @staticmethod
     def trajectory_scores(logits: Tensor, frame_mask: Tensor | None) -> Tensor:
