@@ -1,4 +1,5 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from proxyformer_hf.data.clips import (
     TrainingClips,
     is_whole,
 )
+from proxyformer_hf.data.expressions import SYNONYMS
 from proxyformer_hf.data.sources import Instance, LabelledImage, load_images, load_videos
 from tests.toy_data import box_polygon, make_data_folder
 
@@ -36,7 +38,7 @@ def still_camera(height: int, width: int, flip: bool = False) -> Camera:
     return Camera(matrix, np.array([[width if flip else 0.0, 0.0]]), (height, width), flip)
 
 
-def scene_of(boxes, camera=None, written=()) -> ImageScene:
+def scene_of(boxes, camera=None, written=(), unlabelled=()) -> ImageScene:
     instances = [
         Instance(
             i,
@@ -48,7 +50,7 @@ def scene_of(boxes, camera=None, written=()) -> ImageScene:
         )
         for i, (category, box) in enumerate(boxes)
     ]
-    image = LabelledImage(Path(), 1, 100, 200, instances)
+    image = LabelledImage(Path(), 1, 100, 200, instances, frozenset(unlabelled))
     return ImageScene((image, camera or still_camera(100, 200)))
 
 
@@ -196,6 +198,29 @@ def test_written_expressions_of_a_pair_hold_for_both_images():
     assert pair_of(dog, dog, texts).written(0) == pair_of(dog, sheep, texts).written(0) == []
 
 
+def test_what_another_image_of_a_pair_may_show_as_well_is_no_target():
+    boxes = [("dog", (10, 10, 60, 60)), ("cup", (100, 10, 160, 60))]
+    unsure = scene_of([("dog", (10, 10, 60, 60))], unlabelled=("cup",))
+    assert ImageScene(*scene_of(boxes).parts, *unsure.parts).targets() == [0, 2]
+
+
+def test_what_an_image_may_show_unlabelled_is_not_called_absent(data):
+    images, labelled = deepcopy(data[0]), {"cat", "dog", "airplane"}
+    for image in images:
+        image.unlabelled = frozenset(SYNONYMS) - labelled
+    recipe = ClipRecipe(video_share=0, absent_share=1)
+    samples = TrainingClips(images, data[1], recipe, num_samples=40, seed=0)
+    absent = {
+        text
+        for sample in map(samples.__getitem__, range(40))
+        for text, mask in zip(sample["expressions"], sample["masks"], strict=True)
+        if not mask.any()
+    }
+    words = {name for category in labelled for name in SYNONYMS.get(category, (category,))}
+    assert any("plane" in text for text in absent)
+    assert all(any(word in text for word in words) for text in absent)
+
+
 def test_paired_clips_have_their_own_size_and_show_both_images(data):
     recipe = ClipRecipe(video_share=0, paired_share=1, paired_size=(56, 96))
     paired = TrainingClips(*data, recipe, num_samples=20, seed=0)
@@ -231,6 +256,7 @@ def test_absent_things_are_not_shown_nor_confusable(data):
     assert not any(word in text for text in texts for word in ("cat", "kitty"))
     # A dog may pass for a horse.
     assert not any("dog" in absent.expression({"horse"}, rng) for _ in range(100))
+    assert absent.expression({*SYNONYMS}, rng) is None
 
 
 @pytest.mark.parametrize(

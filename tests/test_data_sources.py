@@ -1,4 +1,5 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_images_of_a_folder(folder):
     assert (left.category, left.written, right.written) == ("dog", ["the dog on the left"], [])
     assert left.area == 32 * 30 / (72 * 96)
     assert list(images[0].look_alikes()) == ["dog"] and not images[1].look_alikes()
+
+
+def test_categories_that_were_not_looked_for_are_told(tmp_path):
+    folder = make_data_folder(tmp_path)
+    path = folder / "coco_small/instances.json"
+    coco = json.loads(path.read_text())
+    coco["images"][1]["labelled_categories"] = [2]
+    path.write_text(json.dumps(coco))
+    assert [set(image.unlabelled) for image in load_images(folder)] == [set(), {"dog"}, set()]
 
 
 def test_development_images_and_videos_are_kept_out(folder, monkeypatch):

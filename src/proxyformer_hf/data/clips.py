@@ -107,6 +107,8 @@ class ImageScene:
             whole = np.abs(np.linalg.det(camera.matrices)) * image.height * image.width
             large = areas.min() >= MIN_TARGET_AREA * self.masks[i][0].size
             large = large and instance.category not in NEVER_TARGETS
+            if any(instance.category in other.unlabelled for other, _ in self.parts):
+                continue  # what is true of it may be true of another one
             if large and (areas >= MIN_VISIBLE * instance.area * whole).all():
                 found.append(i)
         return found
@@ -183,12 +185,17 @@ class AbsentThings:
             for instance in image.instances:
                 self.written[instance.category] += instance.written
 
-    def expression(self, shown: set[str] | frozenset[str], rng: np.random.Generator) -> str:
-        """An expression of a category neither in `shown` nor easily taken for one of these."""
+    def expression(
+        self, shown: set[str] | frozenset[str], rng: np.random.Generator
+    ) -> str | None:
+        """An expression of a category neither in `shown` nor easily taken for one of these; None
+        where there is none."""
         doubtful = with_confusable(shown)
         weights = np.array(
             [0 if c in doubtful else w for c, w in zip(self.categories, self.weights, strict=True)]
         )
+        if not weights.any():
+            return None
         category = self.categories[rng.choice(len(weights), p=weights / weights.sum())]
         if self.written[category] and rng.random() < 0.5:
             return str(rng.choice(self.written[category]))
@@ -289,15 +296,17 @@ class TrainingClips(SeededDataset):
             return None
         empty = np.zeros_like(scene.masks[0])
         shown = {instance.category for instance in scene.instances}
+        shown = shown.union(*(image.unlabelled for image, _ in scene.parts))
         texts, masks = [text for text, _ in chosen], [scene.masks[t] for _, t in chosen]
         while len(texts) < min(count, 2):  # another wording of the same object
             text, target = chosen[rng.integers(len(chosen))]
             other = scene.expression(target, rng, recipe.written_share)
             texts.append(other or text)
             masks.append(scene.masks[target])
-        while len(texts) < recipe.num_expressions:
-            texts.append(self.absent.expression(shown, rng))
-            masks.append(empty)
+        for _ in range(recipe.num_expressions - len(texts)):
+            if (text := self.absent.expression(shown, rng)) is not None:
+                texts.append(text)
+                masks.append(empty)
         return {
             "frames": jitter_colors(scene.frames(), rng),
             "expressions": texts,

@@ -2,7 +2,8 @@
 """The labelled images and videos of a data folder, read lazily, and the fixed development split.
 
 Expected under the data folder:
-    coco_small/ images, instances.json (COCO polygons), expressions.json (a list of {image_id,
+    coco_small/ images, instances.json (COCO polygons; an image may have `labelled_categories`, ids
+        of those that were looked for in it, all by default), expressions.json (a list of {image_id,
         annotation_id, expression})
     davis16_train_240p/ JPEGImages, Annotations, meta_expressions.json (in Ref-YouTube-VOS form)
 """
@@ -105,13 +106,20 @@ def rasterize(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray
 
 
 class LabelledImage:
-    """An image and its instances; pixels are uint8 (height, width, 3), read once."""
+    """An image and its instances; pixels are uint8 (height, width, 3), read once. `unlabelled` are
+    the categories of which it may show more."""
 
     def __init__(
-        self, path: Path, image_id: int, height: int, width: int, instances: list[Instance]
+        self,
+        path: Path,
+        image_id: int,
+        height: int,
+        width: int,
+        instances: list[Instance],
+        unlabelled: frozenset[str] = frozenset(),
     ):
         self.path, self.image_id, self.height, self.width = path, image_id, height, width
-        self.instances = instances
+        self.instances, self.unlabelled = instances, unlabelled
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -195,6 +203,11 @@ def load_images(data_dir: str | Path, dev: bool = False) -> list[LabelledImage]:
             image["height"],
             image["width"],
             without_duplicates(instances[image["id"]], image["height"], image["width"]),
+            frozenset(
+                name
+                for i, name in categories.items()
+                if i not in image.get("labelled_categories", categories)
+            ),
         )
         for image in coco["images"]
         if (image["id"] in DEV_IMAGES) == dev
