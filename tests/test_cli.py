@@ -212,6 +212,13 @@ def test_info_counts_parameters_and_names_differences(checkpoint):
     assert "interaction" not in rows
 
 
+def test_info_tells_of_a_detector(tmp_path):
+    save_tiny_checkpoint(tmp_path, detector_config={"stem_size": 4}, freeze_text=True)
+    rows = run("info", tmp_path).stdout.splitlines()
+    named = [row for row in rows if row.startswith(("detector", "parameters, detector"))]
+    assert len(named) == 2 and named[0].endswith("nanodet, 2 classes")
+
+
 def test_info_of_no_model_ends_with_code_2(tmp_path):
     result = run("info", tmp_path / "nowhere")
     assert result.exit_code == 2

@@ -2,6 +2,7 @@
 """A ProxyFormer with random weights, small enough to run in every test."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,14 +65,14 @@ def perturb(module: nn.Module) -> nn.Module:
     return module
 
 
-def save_tiny_checkpoint(folder: Path) -> None:
-    """Writes model and processor; frames are resized to at most 32 x 64 pixels."""
+def save_tiny_checkpoint(folder: Path, **fields: Any) -> None:
+    """Writes a `tiny_model` and its processor; frames are resized to at most 32 x 64 pixels."""
     tokenizer = RobertaTokenizer(
         vocab={token: index for index, token in enumerate(VOCABULARY)}, merges=[]
     )
     video_processor = ProxyFormerVideoProcessor(size={"shortest_edge": 32, "longest_edge": 64})
     ProxyFormerProcessor(video_processor, tokenizer).save_pretrained(folder)
-    tiny_model().save_pretrained(folder)
+    tiny_model(**fields).save_pretrained(folder)
 
 
 NUM_FRAMES, HEIGHT, WIDTH = 7, 48, 80  # of the noise clip

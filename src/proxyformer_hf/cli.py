@@ -156,6 +156,10 @@ def _describe(model: "ProxyFormerForReferringSegmentation") -> Iterator[tuple[st
         "interaction encoder": network.encoder,
         "mask decoder": network.mask_decoder,
     }
+    if config.detector_config is not None:
+        classes = config.detector_config.num_labels
+        yield "detector", f"{config.detector_config.model_type}, {classes} classes"
+        parts["detector"] = network.video_encoder.detector
     counts = {
         name: sum(parameter.numel() for parameter in part.parameters())
         for name, part in parts.items()
@@ -167,7 +171,7 @@ def _describe(model: "ProxyFormerForReferringSegmentation") -> Iterator[tuple[st
     paper = ProxyFormerConfig()
     for field in ProxyFormerConfig.__annotations__:
         ours, theirs = getattr(config, field), getattr(paper, field)
-        if ours != theirs and field not in config.sub_configs:
+        if ours != theirs and field not in (*config.sub_configs, "detector_config"):
             yield field, f"{ours} (paper: {theirs})"
 
 

@@ -185,9 +185,7 @@ class AbsentThings:
             for instance in image.instances:
                 self.written[instance.category] += instance.written
 
-    def expression(
-        self, shown: set[str] | frozenset[str], rng: np.random.Generator
-    ) -> str | None:
+    def expression(self, shown: set[str] | frozenset[str], rng: np.random.Generator) -> str | None:
         """An expression of a category neither in `shown` nor easily taken for one of these; None
         where there is none."""
         doubtful = with_confusable(shown)
