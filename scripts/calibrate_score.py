@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from proxyformer_hf.data.clips import ClipCollator, ClipRecipe, TrainingClips
 from proxyformer_hf.data.sources import load_images, load_videos
-from proxyformer_hf.modeling_proxyformer import ProxyFormerForReferringSegmentation
+from proxyformer_hf.modeling_proxyformer import (
+    SCORE_EPS,
+    ProxyFormerForReferringSegmentation,
+)
 from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
-
-EPS = 1e-6  # of the model's logit
 
 
 def fit(scores: np.ndarray, present: np.ndarray) -> tuple[float, float]:
@@ -38,7 +39,7 @@ def fit(scores: np.ndarray, present: np.ndarray) -> tuple[float, float]:
     """
     if present.all() or not present.any():
         raise ValueError("the score cannot be calibrated by clips that all show, or all lack, it")
-    logits = logit(np.clip(scores, EPS, 1 - EPS))
+    logits = logit(np.clip(scores, SCORE_EPS, 1 - SCORE_EPS))
     weights = np.where(present, 0.5 / present.mean(), 0.5 / (1 - present.mean()))
 
     def loss(parameters: np.ndarray) -> float:
@@ -64,7 +65,7 @@ def collect(
         labels = batch.pop("mask_labels")
         scores += model(**batch).referred_scores.tolist()
         present += (labels > 0).flatten(1).any(1).tolist()
-    raw = (logit(np.clip(scores, EPS, 1 - EPS)) - model.config.score_offset) / (
+    raw = (logit(np.clip(scores, SCORE_EPS, 1 - SCORE_EPS)) - model.config.score_offset) / (
         model.config.score_scale
     )
     return expit(raw), np.array(present)

@@ -174,6 +174,12 @@ def test_a_dict_without_a_model_type_fills_the_default_backbone():
 DETECTOR = {"stem_size": 8, "id2label": {0: "cat", 1: "teddy bear"}}
 
 
+def test_a_detector_can_be_added_to_a_stored_configuration(tmp_path):
+    ProxyFormerConfig(freeze_text=True).save_pretrained(tmp_path)
+    loaded = ProxyFormerConfig.from_pretrained(tmp_path, detector_config=DETECTOR)
+    assert type(loaded.detector_config) is NanoDetConfig and loaded.detector_config.stem_size == 8
+
+
 @pytest.mark.parametrize(
     "detector", [None, DETECTOR, NanoDetConfig(**DETECTOR)], ids=["none", "dict", "config"]
 )

@@ -146,6 +146,8 @@ class ProxyFormerConfig(PreTrainedConfig):
                 f"This is a checkpoint of model type '{model_type}', not '{cls.model_type}'; load "
                 "it with its own class or with AutoModel."
             )
+        if isinstance(kwargs.get("detector_config"), dict):  # replaces the field as it is
+            kwargs["detector_config"] = NanoDetConfig(**kwargs["detector_config"])
         return super().from_dict(config_dict, **kwargs)
 
     def validate_architecture(self):

@@ -44,6 +44,7 @@ from .loss_proxyformer import (
 )
 
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
+SCORE_EPS = 1e-6  # bounds the logit of a score
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature
 
 
@@ -1361,7 +1362,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
 
     def score(self, logits: Tensor, frame_mask: Tensor | None) -> Tensor:
         """Probability (R,) that the object is shown: the best trajectory's, calibrated."""
-        best = self.trajectory_scores(logits, frame_mask).amax(-1).logit(eps=1e-6)
+        best = self.trajectory_scores(logits, frame_mask).amax(-1).logit(eps=SCORE_EPS)
         return (self.config.score_scale * best + self.config.score_offset).sigmoid()
 
     @staticmethod
