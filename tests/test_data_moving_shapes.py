@@ -9,6 +9,7 @@ from proxyformer_hf.data.decoding import read_frames, read_masks, read_object_ma
 from proxyformer_hf.data.load import load_rvos_dataset
 from proxyformer_hf.data.moving_shapes import MIN_SIZE, generate_video
 from proxyformer_hf.data.shape_expressions import KINDS
+from proxyformer_hf.data.shape_wordings import SYNONYMS
 
 OPTIONS = {"num_videos": 3, "height": 64, "width": 96, "num_frames": 6, "seed": 5}
 
@@ -41,6 +42,25 @@ def test_the_same_arguments_give_the_same_video_and_others_another():
     others = (video_of(2), video_of(1, "train"), video_of(1, "test"), video_of(1, seed=6))
     for other in others:
         assert (video.frames != other.frames).any()
+
+
+def test_the_benchmark_stays_as_it_is():
+    video = generate_video(0, "valid", num_frames=5)
+    assert [(said.kind, said.object_id, said.text) for said in video.expressions] == [
+        ("attribute", 4, "the cyan square"),
+        ("position", 1, "the shape that is second from the left"),
+        ("relation", 3, "the cyan object right of the cyan dotted shape"),
+        ("motion", 2, "the square moving diagonally"),
+    ]
+
+
+def test_shapes_alone_are_said_where_nothing_else_differs():
+    for index in range(20):
+        video = generate_video(index, num_frames=1, only_shapes=True)
+        for said in video.expressions:
+            if said.kind == "attribute":
+                shape = video.scene.objects[said.object_id - 1].shape
+                assert any(said.text.endswith(word) for word in SYNONYMS[shape])
 
 
 def test_splits_have_no_video_in_common():

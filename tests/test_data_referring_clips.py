@@ -3,6 +3,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -221,6 +222,18 @@ def test_moving_shapes_clips_are_the_generators_videos_without_end():
         assert sample["id"].endswith(f"-{2 * epoch + 1:06d}/attribute+position+relation+motion")
         for mask, said in zip(sample["masks"], video.expressions, strict=True):
             assert torch.equal(mask.bool(), torch.from_numpy(video.object_map == said.object_id))
+
+
+def test_a_share_of_moving_shapes_clips_differs_in_shapes_alone():
+    size = {"height": 64, "width": 80}
+    clips = MovingShapesClips(1, num_videos=24, only_shapes=0.5, **size)
+    alone = 0
+    for index in range(24):
+        sample = clips[index]["frames"].permute(0, 2, 3, 1).numpy()
+        kinds = [generate_video(index, num_frames=1, only_shapes=k, **size) for k in (False, True)]
+        (which,) = (k for k, video in enumerate(kinds) if np.array_equal(video.frames, sample))
+        alone += which
+    assert 6 <= alone <= 18
 
 
 def test_fewer_expressions_of_moving_shapes_are_motion_and_others_drawn():

@@ -199,6 +199,17 @@ def test_scenes_hold_look_alikes(scenes):
             assert len({getattr(o, name) for o in scene.objects}) <= 2
 
 
+def test_scenes_of_shapes_alone_have_nothing_else_to_tell_their_objects_apart():
+    for k in range(30):
+        scene = draw_scene((8, k), HEIGHT, WIDTH, NUM_FRAMES, only_shapes=True)
+        if scene is None:
+            continue
+        assert len({o.shape for o in scene.objects}) == len(scene.objects)
+        for name in ("color", "texture"):
+            assert len({getattr(o, name) for o in scene.objects}) == 1
+        assert len({o.size for o in scene.objects} - {""}) <= 1  # "": one that grows or shrinks
+
+
 def test_sizes_differ_clearly(scenes):
     for scene in scenes:
         for o in scene.objects:

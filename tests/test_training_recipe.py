@@ -92,6 +92,15 @@ def test_numbers_without_a_point_are_numbers(tmp_path):
     assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (1e-4, 5.0)
 
 
+def test_no_is_a_word_and_false_is_not(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("data: [{name: mevis}]\nrun: {epochs: 1, mixed_precision: no, compile: true}\n")
+    run = load_recipe(path).run
+    assert (run.mixed_precision, run.compile) == ("no", True)
+    overridden = load_recipe(path, overrides=["run.mixed_precision=no", "run.compile=False"]).run
+    assert (overridden.mixed_precision, overridden.compile) == ("no", False)
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [

@@ -41,6 +41,7 @@ class VideoKey(NamedTuple):
     height: int
     width: int
     num_frames: int
+    only_shapes: int  # 0 or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,7 @@ def generate_video(
     width: int = 160,
     num_frames: int = 8,
     seed: int = 0,
+    only_shapes: bool = False,
 ) -> ShapesVideo:
     """Video number `index` of a split; the same arguments give the same video.
 
@@ -77,9 +79,11 @@ def generate_video(
         height, width: pixels, at least `MIN_SIZE`.
         num_frames: at least 1; motions take the whole video, whatever its length.
         seed: of the data set.
+        only_shapes: the objects look alike but for their shapes, a video for training. The
+            benchmark has none.
     """
     _check(split, height, width, num_frames)
-    _, sight, expressions = _draw_video(index, split, height, width, num_frames, seed)
+    _, sight, expressions = _draw_video(index, split, height, width, num_frames, seed, only_shapes)
     frames = sight.scene.render(range(num_frames))
     return ShapesVideo(frames, sight.object_map, tuple(expressions), sight.scene)
 
@@ -95,17 +99,25 @@ def _check(split: str, height: int, width: int, num_frames: int) -> None:
 
 
 def _draw_video(
-    index: int, split: str, height: int, width: int, num_frames: int, seed: int
+    index: int,
+    split: str,
+    height: int,
+    width: int,
+    num_frames: int,
+    seed: int,
+    only_shapes: bool = False,
 ) -> tuple[VideoKey, Sight, list[Expression]]:
     """The first scene of an index that shows its objects well and has something to say of them."""
     for attempt in range(MAX_ATTEMPTS):
-        key = VideoKey(seed, SPLITS.index(split), index, attempt, height, width, num_frames)
+        place = seed, SPLITS.index(split), index, attempt
+        key = VideoKey(*place, height, width, num_frames, int(only_shapes))
         scene = scene_of(key)
         if scene is None:
             continue
         silhouettes = scene.silhouettes(range(num_frames))
         sight = Sight(scene, silhouettes, scene.object_map(silhouettes))
-        expressions = describe(sight, np.random.default_rng(key)) if sight.is_clear() else None
+        rng = np.random.default_rng(key[:-1])  # as before `only_shapes` was there
+        expressions = describe(sight, rng) if sight.is_clear() else None
         if expressions:
             return key, sight, expressions
     raise RuntimeError(f"no scene of {height}x{width} pixels holds its objects: take another size")
@@ -113,7 +125,7 @@ def _draw_video(
 
 @lru_cache(maxsize=32)
 def scene_of(key: VideoKey) -> Scene | None:
-    return draw_scene(key[:4], key.height, key.width, key.num_frames)
+    return draw_scene(key[:4], key.height, key.width, key.num_frames, bool(key.only_shapes))
 
 
 @dataclass

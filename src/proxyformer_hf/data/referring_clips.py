@@ -170,6 +170,8 @@ class MovingShapesClips(SeededDataset):
         expressions: E, the most expressions of a sample; a video has four, one of each kind. With
             fewer, that of motion is always said, which only clips can teach, and others are drawn.
         num_videos: samples of an epoch.
+        only_shapes: share of the videos whose objects look alike but for their shapes, which are
+            learned long after colours, textures and sizes.
         height, width: of the videos, in pixels.
 
     Raises:
@@ -183,11 +185,13 @@ class MovingShapesClips(SeededDataset):
         seed: int = 0,
         expressions: int = 4,
         num_videos: int = 1000,
+        only_shapes: float = 0.0,
         height: int = 96,
         width: int = 160,
     ):
         super().__init__(seed, transform)
         self.num_frames, self.num_videos, self.expressions = num_frames, num_videos, expressions
+        self.only_shapes = only_shapes
         self.height, self.width = height, width
 
     def __len__(self) -> int:
@@ -195,9 +199,9 @@ class MovingShapesClips(SeededDataset):
 
     def __getitem__(self, index: int) -> Sample:
         rng, number = self.generator(index), self.epoch * self.num_videos + index
-        video = generate_video(
-            number, "train", self.height, self.width, self.num_frames, seed=self.seed
-        )
+        size = self.height, self.width, self.num_frames
+        only_shapes = bool(rng.random() < self.only_shapes)
+        video = generate_video(number, "train", *size, self.seed, only_shapes)
         said = video.expressions
         motion = np.array([expression.kind == "motion" for expression in said])
         order = rng.permutation(len(said))

@@ -251,16 +251,19 @@ def _smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int)
     return weights(height) @ grid @ weights(width).T
 
 
-def draw_scene(seed: Sequence[int], height: int, width: int, num_frames: int) -> Scene | None:
+def draw_scene(
+    seed: Sequence[int], height: int, width: int, num_frames: int, only_shapes: bool = False
+) -> Scene | None:
     """The scene of a seed; None where its objects find no place.
 
     Each object is like another one but for a little, so that no property alone tells it apart, and
-    at times two of them overlap all the time. The order of the ids tells nothing.
+    at times two of them overlap all the time. The order of the ids tells nothing. With
+    `only_shapes` the objects look alike but for their shapes, which are all different.
     """
     rng = np.random.default_rng(seed)
     count = int(rng.choice((3, 4, 5), p=(0.2, 0.35, 0.45)))
     objects: list[ShapeObject] = []
-    for looks in _draw_looks(rng, count):
+    for looks in _draw_shapes(rng, count) if only_shapes else _draw_looks(rng, count):
         leaders = [o for o in objects if o.motion not in ("enter", "leave")]
         leader = leaders[rng.integers(len(leaders))] if leaders and rng.random() < 0.3 else None
         for _ in range(MAX_TRIES):
@@ -288,6 +291,14 @@ def _draw_looks(rng: np.random.Generator, count: int) -> list[dict[str, str]]:
             new[name] = pairs[name][new[name] == pairs[name][0]]
         looks.append(new)
     return looks
+
+
+def _draw_shapes(rng: np.random.Generator, count: int) -> list[dict[str, str]]:
+    """The same of each object, all of different shapes and of one colour, texture and size."""
+    shared = {"color": [*COLORS], "texture": TEXTURES, "size": [*SIZES]}
+    looks = {name: str(rng.choice(values)) for name, values in shared.items()}
+    shapes = rng.choice([*SHAPES], count, replace=False).tolist()
+    return [{"shape": shape, **looks} for shape in shapes]
 
 
 def _draw_object(
