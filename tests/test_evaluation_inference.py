@@ -102,7 +102,7 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 def test_native_probabilities_are_resized_in_one_step():
     logits = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0))
-    expected = [sigmoid(bilinear(image, 33, 50)) for image in logits.numpy()]
+    expected = [bilinear(sigmoid(image), 33, 50) for image in logits.numpy()]
     np.testing.assert_allclose(native_probabilities(logits, (33, 50)), expected, atol=1e-6)
 
 
@@ -158,7 +158,7 @@ def test_masks_are_those_of_the_query_with_the_best_mean_score(folders, model, p
                     assert image.mode == "L"
                     mask = np.array(image)
                 assert set(np.unique(mask)) <= {0, 255}
-                expected = sigmoid(bilinear(logits[t, best], *pixels.shape[-2:])) > 0.5
+                expected = bilinear(sigmoid(logits[t, best]), *pixels.shape[-2:]) > 0.5
                 assert (expected != (mask > 0)).mean() < 1e-3  # a float's rounding at the border
                 shares.append(expected.mean())
     assert 0.05 < np.mean(shares) < 0.95
@@ -183,7 +183,7 @@ def test_davis_maps_merge_the_clips_best_queries(folders, model, processor, tmp_
                     scores, logits = query_outputs(model, processor, clip, text, protocol)
                     best = scores.mean(0).argmax()
                     for t, image in enumerate(logits[:, best], start):
-                        probability = sigmoid(bilinear(image, height, width))
+                        probability = bilinear(sigmoid(image), height, width)
                         competing[order, t] = np.where(probability < 0.5, 0, probability)
             for t in range(num_frames):
                 with Image.open(tmp_path / f"anno_{annotator}/{video}/{t:05d}.png") as image:

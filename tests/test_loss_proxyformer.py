@@ -133,6 +133,18 @@ class Reference:
             for x in range(2, width, 4)
         ]
 
+    def cover(self, b):
+        """Share of the real pixels around each centre of `tube` that belong to the object."""
+        height, width = self.size[b]
+        return [
+            np.mean(
+                self.labels[b, t, y - 2 : min(y + 2, height), x - 2 : min(x + 2, width)] > 0
+            ).item()
+            for t in self.annotated[b]
+            for y in range(2, height, 4)
+            for x in range(2, width, 4)
+        ]
+
     def weight(self, b, t, y, x):
         first = b - b % self.num_expressions
         shown = [
@@ -206,7 +218,8 @@ class Reference:
         rows = [b for b in self.rows if self.annotated[b]]
         loss = 0.0
         for b in rows:
-            tube = self.tube(selected_masks, b)
+            logits = [logit for logit, _ in self.tube(selected_masks, b)]
+            tube = list(zip(logits, self.cover(b), strict=True))
             entropy = [cross_entropy(logit, g) for logit, g in tube]
             loss += np.average(entropy, weights=self.tube_weights(b))
             loss += dice([(sigmoid(logit), g) for logit, g in tube])
@@ -330,6 +343,7 @@ def test_targets_of_a_padded_clip_are_those_of_the_clip():
     torch.testing.assert_close(targets.boxes[:, :2], alone.boxes)
     assert torch.equal(targets.masks[:, :2, : GRID[0], : GRID[1]], alone.masks)
     assert targets.masks.sum() == alone.masks.sum()
+    torch.testing.assert_close(targets.cover[:, :2, : GRID[0], : GRID[1]], alone.cover)
     # 22 rows have centres at 2, 6, 10, 14, 18; 30 columns also at 22 and 26
     assert targets.valid.sum() == alone.valid.sum() == 5 * 7
 
@@ -344,7 +358,7 @@ def test_box_covers_the_pixels_of_the_mask():
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16])
 def test_labels_of_any_dtype_give_the_same_targets(dtype):
     expected, targets = prepare_targets(make_labels()), prepare_targets(make_labels().to(dtype))
-    for name in ("visible", "annotated", "boxes", "masks", "valid"):
+    for name in ("visible", "annotated", "boxes", "masks", "cover", "valid"):
         assert torch.equal(getattr(targets, name), getattr(expected, name)), name
 
 
@@ -353,6 +367,7 @@ def test_object_between_the_grid_points_is_visible_and_has_a_box():
     labels[0, 0, 4, 4] = 1
     targets = prepare_targets(labels)
     assert targets.masks.sum() == 0
+    assert targets.cover.flatten().tolist() == [0, 0, 0, 1 / 16]
     assert targets.visible.item()
     torch.testing.assert_close(targets.boxes[0, 0], torch.tensor([0.5625, 0.5625, 0.125, 0.125]))
 

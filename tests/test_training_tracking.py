@@ -188,8 +188,8 @@ def test_picture_has_the_true_masks_above_the_predicted_ones(model, processor):
         return_tensors="pt",
     )
     with torch.no_grad():
-        logits = model(**inputs).referred_masks
-    predicted = torch.nn.functional.interpolate(logits, (160, 320), mode="bilinear") > 0
+        probabilities = model(**inputs).referred_masks.sigmoid()
+    predicted = torch.nn.functional.interpolate(probabilities, (160, 320), mode="bilinear") > 0.5
     assert 0.02 < predicted.float().mean() < 0.98
     for row, masks in enumerate((clip["masks"].bool().numpy(), predicted.numpy())):
         for column in range(3):

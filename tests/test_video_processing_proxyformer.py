@@ -282,9 +282,9 @@ def reference_masks(logits, input_size, target_size, threshold):
     """The recipe in one go over all frames, with the cut by hand."""
     height, width = input_size
     logits = logits[:, None, : math.ceil(height / 4), : math.ceil(width / 4)]
-    large = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+    large = F.interpolate(logits.sigmoid(), scale_factor=4, mode="bilinear", align_corners=False)
     large = large[..., :height, :width]
-    return F.interpolate(large, target_size, mode="bilinear").sigmoid()[:, 0] > threshold
+    return F.interpolate(large, target_size, mode="bilinear")[:, 0] > threshold
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5])
@@ -303,6 +303,13 @@ def test_masks_are_resized_to_the_source(threshold):
         corners = box_convert(outputs.referred_boxes[row], "cxcywh", "xyxy")
         corners = corners * torch.tensor([size[1], size[0], size[1], size[0]])
         torch.testing.assert_close(results[row]["boxes"], corners)
+
+
+def test_a_surer_background_does_not_move_the_outline():
+    outputs = model_outputs(1, 1, 32, 64)
+    outputs.referred_masks[0, 0, :, :8], outputs.referred_masks[0, 0, :, 8:] = 3.0, -12.0
+    (result,) = ProxyFormerVideoProcessor().post_process_referring_segmentation(outputs, [(32, 64)])
+    assert result["masks"][0, :, :31].all() and not result["masks"][0, :, 33:].any()
 
 
 def test_padding_does_not_reach_the_masks():

@@ -74,6 +74,7 @@ class ReferringTargets:
         annotated: (batch, num_frames) bool, a real frame whose mask is known.
         boxes: (batch, num_frames, 4), cxcywh in [0, 1] of the unpadded frame.
         masks: (batch, num_frames, height / 4, width / 4) float, 0 or 1; 0 where not supervised.
+        cover: of the same shape, the share of each 4 x 4 cell's real pixels that the object covers.
         valid: (batch, height / 4, width / 4) bool, real pixels.
     """
 
@@ -81,6 +82,7 @@ class ReferringTargets:
     annotated: Tensor
     boxes: Tensor
     masks: Tensor
+    cover: Tensor
     valid: Tensor
 
     @property
@@ -101,7 +103,8 @@ def prepare_targets(
     """Derive boxes, visibility and stride-4 masks from full-resolution masks.
 
     Masks are sub-sampled at the centre of each 4 x 4 cell, as the baseline does; boxes are read
-    at full resolution, so that an object too small for the grid still has its box.
+    at full resolution, so that an object too small for the grid still has its box. The cover is
+    the mean of a cell, which tells where in it the outline runs.
 
     Args:
         mask_labels: (batch, num_frames, height, width), 0 or 1 in any dtype. A frame whose real
@@ -138,6 +141,7 @@ def prepare_targets(
         annotated=annotated,
         boxes=boxes.float() * scale[:, None],
         masks=_subsample(masks).float(),
+        cover=_cell_means(masks, pixel_mask),
         valid=_subsample(pixel_mask),
     )
 
@@ -202,6 +206,17 @@ def _subsample(masks: Tensor) -> Tensor:
     height, width = masks.shape[-2:]
     padded = F.pad(masks, (0, -width % MASK_STRIDE, 0, -height % MASK_STRIDE))
     return padded[..., MASK_STRIDE // 2 :: MASK_STRIDE, MASK_STRIDE // 2 :: MASK_STRIDE]
+
+
+def _cell_means(masks: Tensor, pixel_mask: Tensor) -> Tensor:
+    """Share of the real pixels of each 4 x 4 cell that the object covers."""
+    height, width = masks.shape[-2:]
+    padding = (0, -width % MASK_STRIDE, 0, -height % MASK_STRIDE)
+    covered, real = (
+        F.avg_pool2d(F.pad(pixels.float(), padding), MASK_STRIDE)
+        for pixels in (masks, pixel_mask[:, None])
+    )
+    return covered / real.clamp(min=1 / MASK_STRIDE**2)
 
 
 def _focal(logits: Tensor, targets: Tensor) -> Tensor:
@@ -387,12 +402,15 @@ def _selection_loss(
 ) -> Tensor:
     """Binary cross-entropy plus dice of the model's answer, averaged over annotated rows.
 
-    An absent object is an empty target here: the answer has to be empty too.
+    The targets are the covered shares of the cells: an outline is drawn finer than the grid where
+    the answer's probabilities are interpolated. An absent object is an empty target here: the
+    answer has to be empty too.
     """
     supervised = targets.supervised
-    entropy = F.binary_cross_entropy_with_logits(selected_masks, targets.masks, reduction="none")
+    cover = torch.where(supervised, targets.cover, 0.0)
+    entropy = F.binary_cross_entropy_with_logits(selected_masks, cover, reduction="none")
     per_row = _masked_mean(entropy * weights, supervised, dim=(1, 2, 3))
-    per_row = per_row + _dice(selected_masks, targets.masks, supervised, dim=(1, 2, 3))
+    per_row = per_row + _dice(selected_masks, cover, supervised, dim=(1, 2, 3))
     return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
 
 

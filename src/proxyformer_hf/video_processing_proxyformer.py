@@ -291,9 +291,10 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
     ) -> list[dict[str, Any]]:
         """Masks at the size of the source.
 
-        The mask logits of the real pixels are upsampled to the size that the model saw and from
-        there to the target size, both bilinearly, frame by frame, so that one frame of logits at
-        full size is held at a time.
+        The mask probabilities of the real pixels are upsampled to the size that the model saw and
+        from there to the target size, both bilinearly, frame by frame, so that one frame at full
+        size is held at a time. Of logits, the larger would move the outline: a background surer
+        than the object eats the object's rim.
 
         Args:
             outputs: [`ProxyFormerReferringSegmentationOutput`], one row per expression.
@@ -372,11 +373,11 @@ def _resized_probability(
     """Mask logits `(h, w)` of one padded frame to probabilities `(height, width)` of its real part
     at `target_size`."""
     rows, columns = (math.ceil(side / MASK_STRIDE) for side in input_size)
-    logits = logits[None, None, :rows, :columns].float()
-    logits = F.interpolate(logits, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
-    logits = logits[..., : input_size[0], : input_size[1]]
-    logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)
-    return logits[0, 0].sigmoid()
+    masks = logits[None, None, :rows, :columns].float().sigmoid()
+    masks = F.interpolate(masks, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
+    masks = masks[..., : input_size[0], : input_size[1]]
+    masks = F.interpolate(masks, size=target_size, mode="bilinear", align_corners=False)
+    return masks[0, 0]
 
 
 def _pixel_corners(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:

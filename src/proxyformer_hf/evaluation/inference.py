@@ -330,9 +330,13 @@ def average_scores(entries: list[list[dict[str, Any]]], lengths: list[int]) -> l
 
 
 def native_probabilities(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask logits `(masks, h, w)` at stride 4 as probabilities `(masks, height, width)`."""
-    logits = F.interpolate(logits[None].float(), size, mode="bilinear", align_corners=False)
-    return logits[0].sigmoid()
+    """Mask logits `(masks, h, w)` at stride 4 as probabilities `(masks, height, width)`.
+
+    Interpolated as probabilities, as the processor does, where the published code interpolates
+    logits; merging and thresholds are the published ones.
+    """
+    masks = logits[None].float().sigmoid()
+    return F.interpolate(masks, size, mode="bilinear", align_corners=False)[0]
 
 
 def merge_objects(probabilities: Tensor, threshold: float, background: float) -> Tensor:
