@@ -234,6 +234,8 @@ def test_a_share_of_moving_shapes_clips_differs_in_shapes_alone():
         (which,) = (k for k, video in enumerate(kinds) if np.array_equal(video.frames, sample))
         alone += which
     assert 6 <= alone <= 18
+    with pytest.raises(ValueError, match=r"a share in \[0, 1\], got 50"):
+        MovingShapesClips(1, only_shapes=50)
 
 
 def test_fewer_expressions_of_moving_shapes_are_motion_and_others_drawn():

@@ -175,7 +175,8 @@ class MovingShapesClips(SeededDataset):
         height, width: of the videos, in pixels.
 
     Raises:
-        ValueError: from `[index]`, the videos cannot have this size or length.
+        ValueError: `only_shapes` is no share; from `[index]`, the videos cannot have this size or
+            length.
     """
 
     def __init__(
@@ -191,6 +192,8 @@ class MovingShapesClips(SeededDataset):
     ):
         super().__init__(seed, transform)
         self.num_frames, self.num_videos, self.expressions = num_frames, num_videos, expressions
+        if not 0 <= only_shapes <= 1:
+            raise ValueError(f"only_shapes must be a share in [0, 1], got {only_shapes}")
         self.only_shapes = only_shapes
         self.height, self.width = height, width
 
