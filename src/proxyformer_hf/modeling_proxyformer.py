@@ -1216,9 +1216,9 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
 
         Args:
             vision (`str | PreTrainedConfig`):
-                A local folder or Hub name of a `VideoSwinBackbone`; torchvision's "swin3d_t",
-                "swin3d_s" or "swin3d_b"; or the name of a timm network. A config gives an
-                untrained backbone.
+                A local folder or Hub name of a `VideoSwinBackbone` or another backbone of
+                transformers; torchvision's "swin3d_t", "swin3d_s" or "swin3d_b"; or the name of a
+                timm network. A config gives an untrained backbone.
             text (`str | PreTrainedConfig`):
                 A local folder or Hub name of a text encoder; a config gives an untrained one.
             detector (`str`, *optional*):
@@ -1405,7 +1405,8 @@ def load_vision_backbone(
             "vision backbone."
         )
     backbone = AutoBackbone._model_mapping[type(config)]
-    return backbone.from_pretrained(vision, dtype=torch.float32)
+    # TimmBackbone's own from_pretrained takes a folder for the name of a timm network
+    return PreTrainedModel.from_pretrained.__func__(backbone, vision, dtype=torch.float32)
 
 
 def load_timm_backbone(name: str, encoded_stride: int) -> PreTrainedModel:
