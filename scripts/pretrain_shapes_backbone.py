@@ -113,7 +113,7 @@ def naming_loss(logits: tuple[Tensor, ...], names: Tensor) -> Tensor:
 def main(
     output: Annotated[Path, typer.Argument(help="Folder of the backbone.")],
     backbone: Annotated[str, typer.Option(help="timm network.")] = "test_resnet",
-    steps: int = 1000,
+    steps: int = 700,
     batch_size: int = 32,
     learning_rate: float = 3e-3,
     workers: Annotated[int, typer.Option(help="Processes that make the frames.")] = 1,

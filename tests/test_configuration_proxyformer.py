@@ -45,6 +45,7 @@ def test_defaults_are_the_paper():
         "intermediate_size": 0,
         "pre_norm": False,
         "vision_neck_size": 0,
+        "temporal_convolution": False,
         "freeze_text": False,
     }
     assert {name: getattr(config, name) for name in paper} == paper

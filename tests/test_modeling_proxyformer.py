@@ -96,6 +96,7 @@ VARIANTS = {
     "stride_8": {"encoded_stride": 8, "vision_config": tiny_swin(2)},
     "neck": {"vision_neck_size": 6},
     "timm_neck": {"vision_neck_size": 6, **TIMM},
+    "temporal_convolution": {"temporal_convolution": True},
     "one_proxy": {"num_queries": 1},
     "five_proxies": {"num_queries": 5},
     "eight_proxies": {"num_queries": 8},
@@ -212,6 +213,19 @@ def test_lexical_dropout_takes_whole_words_and_in_training_alone():
     assert (gone | kept).all() and 0.3 < gone.float().mean() < 0.7
 
 
+@torch.no_grad()
+def test_temporal_convolution_adds_what_neighbours_in_time_and_space_show():
+    model = tiny_model(temporal_convolution=True, encoded_stride=16)
+    videos = torch.randn(2, 3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    alone = model.get_video_features(videos).encoded_map
+    assert alone.shape == (2, 3, 16, 4, 6)
+    convolution = model.model.video_encoder.temporal_convolution
+    convolution.weight[5, 7, 0, 1, 2] = 2.0  # channel 7, of the frame before, of the place right
+    expected = alone.clone()
+    expected[:, 1:, 5, :, :-1] += 2 * alone[:, :-1, 7, :, 1:]
+    torch.testing.assert_close(model.get_video_features(videos).encoded_map, expected)
+
+
 # --- Padding, and one video for many expressions ---
 
 # frames, height, width: the third is padded to the same 64 x 96 pixels as the first
@@ -222,6 +236,7 @@ PADDING_VARIANTS = {
     "paper": {"num_hidden_layers": 2},
     "recipe": {**RECIPE, "text_to_video": True, "vision_neck_size": 6},
     "full": {"interaction": "full", "encoded_stride": 16},
+    "temporal_convolution": {"temporal_convolution": True, "encoded_stride": 16},
     "direct": {"interaction": "direct", "encoded_stride": 8},
     "conditional": {"interaction": "conditional"},
 }

@@ -38,6 +38,10 @@ class ProxyFormerConfig(PreTrainedConfig):
         mask_feature_size (`int`, defaults to 128): channels of the stride-4 mask features.
         vision_neck_size (`int`, defaults to 0): width of an image-level context neck
             (DeepLabV3's without dilated branches) on the encoded map; 0 is none, the paper.
+        temporal_convolution (`bool`, defaults to `False`):
+            Add to each place of the encoded map a 3x3x3 convolution of its neighbourhood in time
+            and space, once for all expressions: what moves where, which networks applied per frame
+            do not see and the layers learn late.
         interaction (`str`, defaults to "decoupled"):
             "decoupled" attends over space and over time apart, the paper; "full" attends over all
             tokens of a clip (tables IV (3), VIII (d)); "direct" lets video and words attend to each
@@ -106,6 +110,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     encoded_stride: int = 32
     mask_feature_size: int = 128
     vision_neck_size: int = 0
+    temporal_convolution: bool = False
     interaction: Literal["decoupled", "full", "direct", "conditional"] = "decoupled"
     proxy_to_video: bool = True
     early_fusion: bool = False

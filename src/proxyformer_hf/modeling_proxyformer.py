@@ -583,6 +583,8 @@ class ProxyFormerPreTrainedModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, ProxyFormerEncoder):
             init.normal_(module.proxy_queries, std=self.config.initializer_range)
+        elif isinstance(module, ProxyFormerTemporalConvolution):
+            init.zeros_(module.weight)  # training on single frames leaves other frames' at 0
         elif isinstance(module, ProxyFormerTextFusion) and self.config.grounding_map:
             init.zeros_(module.grounding_bias)
         elif isinstance(module, ProxyFormerModel):
@@ -685,6 +687,22 @@ class ProxyFormerContextNeck(nn.Module):
         return F.relu(self.join_conv(torch.cat((image.expand_as(pixel), pixel), dim=1)))
 
 
+class ProxyFormerTemporalConvolution(nn.Conv3d):
+    """Residual 3x3x3 convolution of the encoded map (B, T, C, H, W); it starts at zero."""
+
+    def __init__(self, config: ProxyFormerConfig):
+        super().__init__(config.hidden_size, config.hidden_size, 3, padding=1)
+        self.encoded_stride = config.encoded_stride
+
+    def forward(self, video: Tensor, extents: Tensor | None) -> Tensor:
+        inputs = video
+        if extents is not None:  # what lies beyond a clip must be the zeros of its own border
+            places = valid_places(extents, *video.shape[-2:], self.encoded_stride)
+            frames = torch.arange(video.shape[1], device=video.device) < extents[:, :1]
+            inputs = video * (places[:, None] & frames[:, :, None, None])[:, :, None]
+        return video + super().forward(inputs.transpose(1, 2)).transpose(1, 2)
+
+
 class ProxyFormerVideoEncoder(nn.Module):
     """Backbone, and its maps projected to C channels (C_m at stride 4)."""
 
@@ -704,6 +722,9 @@ class ProxyFormerVideoEncoder(nn.Module):
             nn.Sequential(nn.Conv2d(size, width, 1), ProxyFormerChannelLayerNorm(width))
             for size, width in zip(channels, widths, strict=True)
         )
+        self.temporal_convolution = None
+        if config.temporal_convolution:
+            self.temporal_convolution = ProxyFormerTemporalConvolution(config)
         self.detector = None
         if config.detector_config is not None:
             self.detector = modeling_nanodet.NanoDetBackbone(config.detector_config)
@@ -735,6 +756,8 @@ class ProxyFormerVideoEncoder(nn.Module):
             features, class_map = seen
             projected = self.detector_projection(features.flatten(0, 1))
             maps[0] = maps[0] + projected.unflatten(0, (-1, num_frames))
+        if self.temporal_convolution is not None:
+            maps[0] = self.temporal_convolution(maps[0], extents)
         return ProxyFormerVideoFeatures(
             encoded_map=maps[0],
             lateral_maps=tuple(maps[1:]),
