@@ -65,13 +65,18 @@ def perturb(module: nn.Module) -> nn.Module:
     return module
 
 
-def save_tiny_checkpoint(folder: Path, **fields: Any) -> None:
-    """Writes a `tiny_model` and its processor; frames are resized to at most 32 x 64 pixels."""
+def tiny_processor() -> ProxyFormerProcessor:
+    """Its tokens are single letters; frames are resized to at most 32 x 64 pixels."""
     tokenizer = RobertaTokenizer(
         vocab={token: index for index, token in enumerate(VOCABULARY)}, merges=[]
     )
     video_processor = ProxyFormerVideoProcessor(size={"shortest_edge": 32, "longest_edge": 64})
-    ProxyFormerProcessor(video_processor, tokenizer).save_pretrained(folder)
+    return ProxyFormerProcessor(video_processor, tokenizer)
+
+
+def save_tiny_checkpoint(folder: Path, **fields: Any) -> None:
+    """Writes a `tiny_model` and its `tiny_processor`."""
+    tiny_processor().save_pretrained(folder)
     tiny_model(**fields).save_pretrained(folder)
 
 
