@@ -35,6 +35,7 @@ def test_defaults_are_the_paper():
         "mask_loss_coefficient": 2,
         # nothing that the paper does not have
         "confusable_weight": 1,
+        "choice_loss_coefficient": 0,
         "detector_config": None,
         "early_fusion": False,
         "lexical_words": False,

@@ -246,6 +246,33 @@ class Reference:
             loss += np.average(cells, weights=weights)
         return loss / len(rows)
 
+    def places(self, b):
+        """Pixels (frame, y, x) in the middle of a cell of 4 x 4 that the object covers."""
+        return {
+            (t, y, x)
+            for t in self.visible[b]
+            for y in range(2, HEIGHT, 4)
+            for x in range(2, WIDTH, 4)
+            if self.labels[b, t, y, x] > 0
+        }
+
+    def choice(self, logits, stride):
+        loss, rows = 0.0, [b for b in self.rows if self.annotated[b]]
+        for b in rows:
+            first = b - b % self.num_expressions
+            own = self.places(b)
+            candidates, right = [], []
+            for other in range(first, first + self.num_expressions):
+                there = self.places(other)
+                if own and there:
+                    values = [logits[b, t, y // stride, x // stride].item() for t, y, x in there]
+                    candidates.append(math.exp(np.mean(values)))
+                    if len(own & there) > len(own | there) / 2:
+                        right.append(candidates[-1])
+            if own:
+                loss -= math.log(sum(right) / sum(candidates))
+        return loss / len(rows)
+
 
 def compute(labels, frame_mask, pixel_mask, predictions, extras, config=None):
     targets = prepare_targets(labels, frame_mask, pixel_mask)
@@ -271,7 +298,7 @@ def batch(request):
 @pytest.mark.parametrize(("num_expressions", "others"), [(1, 8.0), (3, 8.0), (3, 1.0)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_term_equals_the_loops_over_the_formulas(batch, seed, num_expressions, others):
-    config = make_config(confusable_weight=others)
+    config = make_config(confusable_weight=others, choice_loss_coefficient=3.0)
     prediction, extras = make_prediction(seed), make_extras(seed)
     extras["num_expressions"] = num_expressions
     reference = Reference(*batch, num_expressions, others)
@@ -279,14 +306,38 @@ def test_every_term_equals_the_loops_over_the_formulas(batch, seed, num_expressi
     expected["jsc"] = reference.jsc(prediction, config, **extras)
     expected["selection"] = reference.selection(extras["selected_masks"])
     expected["grounding"] = reference.grounding(extras["grounding_logits"], config.encoded_stride)
+    expected["choice"] = reference.choice(extras["selected_masks"], 4)
+    expected["choice"] += reference.choice(extras["grounding_logits"], config.encoded_stride)
 
     loss, loss_dict = compute(*batch, [prediction], extras, config)
 
     assert set(loss_dict) == {f"loss_{name}" for name in expected}
     for name, value in expected.items():
-        assert loss_dict[f"loss_{name}"].item() == pytest.approx(value, rel=1e-5), name
+        approximately = pytest.approx(value, rel=1e-5, abs=1e-6)
+        assert loss_dict[f"loss_{name}"].item() == approximately, name
     weighted = sum(getattr(config, f"{k}_loss_coefficient") * v for k, v in expected.items())
     assert loss.item() == pytest.approx(weighted, rel=1e-5)
+
+
+def test_expressions_of_one_object_are_no_choice():
+    labels = make_labels()
+    labels[1] = labels[0]
+    labels[2] = 0
+    labels[2, :, 14:20, 20:28] = 1
+    config = make_config(choice_loss_coefficient=1.0)
+    masks = torch.zeros(BATCH, FRAMES, *GRID)
+    masks[:2, :, :2] = 9.0  # somewhere, not on the third object
+    masks[2, :, 3:, 5:] = 9.0
+    extras = {
+        "proxy_queries": torch.zeros(BATCH, FRAMES, QUERIES, CHANNELS),
+        "selected_masks": masks,
+        "num_expressions": 3,
+    }
+    _, terms = proxyformer_loss([make_prediction(0)], prepare_targets(labels), config, **extras)
+    assert terms["loss_choice"].item() < 0.1
+    extras["selected_masks"] = masks.flip(0)  # the first means the third object, and the other way
+    _, terms = proxyformer_loss([make_prediction(0)], prepare_targets(labels), config, **extras)
+    assert terms["loss_choice"].item() > 1
 
 
 @pytest.mark.parametrize("only", [None, "class", *MATCHED_TERMS])

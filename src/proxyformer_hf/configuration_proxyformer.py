@@ -81,6 +81,9 @@ class ProxyFormerConfig(PreTrainedConfig):
             (the baseline's 2, 5, 2, 2, 5).
         jsc_loss_coefficient, selection_loss_coefficient, grounding_loss_coefficient (`float`):
             Weights of the terms that do not take part in the matching.
+        choice_loss_coefficient (`float`, defaults to 0.0):
+            Weight of a cross-entropy, of the answer and of the grounding map, between the objects
+            that the expressions of a clip describe; it needs several expressions of a clip.
         confusable_weight (`float`, defaults to 1.0):
             Weight, in the cross-entropies of selection and grounding, of a pixel that another
             expression of the clip describes: small, and what the words must tell apart.
@@ -132,6 +135,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     jsc_loss_coefficient: float | int = 1.0
     selection_loss_coefficient: float | int = 5.0
     grounding_loss_coefficient: float | int = 2.0
+    choice_loss_coefficient: float | int = 0.0
     confusable_weight: float | int = 1.0
     score_scale: float | int = 1.0
     score_offset: float | int = 0.0

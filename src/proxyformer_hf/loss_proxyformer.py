@@ -445,6 +445,38 @@ def _grounding_loss(
     return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
 
 
+def _choice_loss(
+    logits: Tensor, stride: int, targets: ReferringTargets, num_expressions: int, num_rows: Tensor
+) -> Tensor:
+    """Cross-entropy of which of the objects that a clip's expressions describe is meant.
+
+    An object's score is the mean of the map's logits on its pixels. Expressions of the same object,
+    by an IoU above a half, are all right. Rows whose object is nowhere offer none and choose none.
+
+    Args:
+        logits: (batch, num_frames, rows, columns), one logit per stride x stride pixels.
+        stride: pixels per cell, a multiple of 4.
+        num_expressions: of a clip, which are neighbours in the batch.
+        num_rows: annotated rows, the divisor.
+    """
+    height, width = targets.masks.shape[-2:]
+    if stride > MASK_STRIDE:
+        logits = F.interpolate(logits, scale_factor=stride // MASK_STRIDE, mode="nearest")
+    clips, objects = (
+        x[..., :height, :width].flatten(1).unflatten(0, (-1, num_expressions))
+        for x in (logits, targets.masks)
+    )
+    sizes = objects.sum(-1)
+    shown = sizes > 0
+    overlap = objects @ objects.transpose(1, 2)
+    same = overlap > (sizes[:, :, None] + sizes[:, None]) / 3
+    scores = clips @ objects.transpose(1, 2) / sizes.clamp(min=1)[:, None]
+    lowest = torch.finfo(scores.dtype).min
+    scores = scores.masked_fill(~shown[:, None], lowest)
+    entropy = scores.logsumexp(-1) - scores.masked_fill(~same, lowest).logsumexp(-1)
+    return torch.where(shown, entropy, 0.0).sum() / num_rows
+
+
 def _check_sizes(prediction: ReferringPrediction, targets: ReferringTargets):
     predicted = (*prediction.masks.shape[:2], *prediction.masks.shape[3:])
     if targets.masks.shape != predicted:
@@ -490,7 +522,7 @@ def proxyformer_loss(
 
     Returns:
         The weighted sum; the unweighted, detached terms `loss_X` and, of layer i, `loss_X_aux_{i}`,
-        where X is class, bbox, giou, mask, dice, jsc, selection or grounding.
+        where X is class, bbox, giou, mask, dice, jsc, selection, grounding or choice.
 
     Raises:
         ValueError: masks of targets and predictions differ in size.
@@ -513,6 +545,15 @@ def proxyformer_loss(
         if grounding_logits is not None and _coefficient(config, "grounding"):
             losses["grounding"] = _grounding_loss(
                 grounding_logits.float(), targets, weights, config.encoded_stride, num_rows
+            )
+        if _coefficient(config, "choice"):
+            losses["choice"] = sum(
+                _choice_loss(logits.float(), stride, targets, num_expressions, num_rows)
+                for logits, stride in (
+                    (selected_masks, MASK_STRIDE),
+                    (grounding_logits, config.encoded_stride),
+                )
+                if logits is not None
             )
         layers = {"": losses}
         for i, auxiliary in enumerate(predictions[:-1] if config.auxiliary_loss else []):
