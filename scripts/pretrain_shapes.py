@@ -232,7 +232,8 @@ class ClipReader(nn.Module):
 
 def reading_loss(readings: Readings, batch: NamedClip) -> Tensor:
     """Cross-entropies of the names, each averaged over the objects that have one; of the choices;
-    and binary cross-entropy plus dice of each object's tube, averaged over the objects."""
+    and binary cross-entropy plus dice (of shares, as in the model's answer) of each object's tube,
+    averaged over the objects."""
     losses = [
         weight * F.cross_entropy(scores, values, ignore_index=UNNAMED)
         for weight, scores, values in zip(
@@ -248,7 +249,9 @@ def reading_loss(readings: Readings, batch: NamedClip) -> Tensor:
     if readings.masks is not None:
         losses.append(F.binary_cross_entropy_with_logits(readings.masks, batch.cover))
         drawn = readings.masks.sigmoid()
-        overlap, total = (x.sum((1, 2, 3)) for x in (drawn * batch.cover, drawn + batch.cover))
+        overlap, total = (
+            x.sum((1, 2, 3)) for x in (drawn * batch.cover, drawn**2 + batch.cover**2)
+        )
         losses.append((1 - (2 * overlap + 1) / (total + 1)).mean())
     return torch.stack(losses).sum()
 
@@ -321,7 +324,7 @@ def main(
     recipe: Annotated[Path, typer.Argument(help="Its model is trained, from random weights.")],
     output: Annotated[Path, typer.Argument(help="Folder of the trained model.")],
     frame_steps: Annotated[int, typer.Option(help="Batches of single frames.")] = 700,
-    clip_steps: Annotated[int, typer.Option(help="Batches of clips of 5 frames.")] = 400,
+    clip_steps: Annotated[int, typer.Option(help="Batches of clips of 5 frames.")] = 660,
     batch_size: int = 32,
     workers: Annotated[int, typer.Option(help="Processes that make the clips.")] = 1,
     seed: int = 0,

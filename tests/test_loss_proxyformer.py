@@ -91,6 +91,11 @@ def dice(pairs):
     return 1 - (2 * overlap + 1) / (sum(p for p, _ in pairs) + sum(g for _, g in pairs) + 1)
 
 
+def share_dice(pairs):
+    overlap, total = sum(p * g for p, g in pairs), sum(p**2 + g**2 for p, g in pairs)
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
 def giou_loss(box, target):
     box, target = (box_convert(b[None].double(), "cxcywh", "xyxy") for b in (box, target))
     return 1 - generalized_box_iou(box, target).item()
@@ -222,7 +227,7 @@ class Reference:
             tube = list(zip(logits, self.cover(b), strict=True))
             entropy = [cross_entropy(logit, g) for logit, g in tube]
             loss += np.average(entropy, weights=self.tube_weights(b))
-            loss += dice([(sigmoid(logit), g) for logit, g in tube])
+            loss += share_dice([(sigmoid(logit), g) for logit, g in tube])
         return loss / len(rows)
 
     def grounding(self, logits, stride):
@@ -317,6 +322,25 @@ def test_every_term_equals_the_loops_over_the_formulas(batch, seed, num_expressi
         assert loss_dict[f"loss_{name}"].item() == approximately, name
     weighted = sum(getattr(config, f"{k}_loss_coefficient") * v for k, v in expected.items())
     assert loss.item() == pytest.approx(weighted, rel=1e-5)
+
+
+def test_the_best_answer_is_the_share_that_the_object_covers():
+    """By descent on the loss: a half covered cell comes out as a half, not as nothing or all."""
+    labels = torch.zeros(1, 1, HEIGHT, WIDTH)
+    labels[0, 0, 4:14, 8:21] = 1  # covers half of the cells of one row, a quarter of one column's
+    targets, config = prepare_targets(labels), make_config(class_loss_coefficient=0.0)
+    logits = torch.zeros(1, 1, *GRID, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    extras = {"proxy_queries": torch.zeros(1, 1, QUERIES, CHANNELS), "selected_masks": logits}
+    prediction = make_prediction(0, batch=1, frames=1)
+    for _ in range(400):
+        loss, _ = proxyformer_loss([prediction], targets, config, **extras)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    answer, known = logits.detach().sigmoid(), targets.supervised
+    torch.testing.assert_close(answer[known], targets.cover[known], atol=0.02, rtol=0)
+    assert {0.0, 0.125, 0.25, 0.5, 1.0} == set(targets.cover.flatten().tolist())
 
 
 def test_expressions_of_one_object_are_no_choice():

@@ -159,7 +159,7 @@ def test_the_loss_asks_for_names_choices_and_outlines():
     drawn, cover = masks.sigmoid().double(), batch.cover.double()
     entropy = -(cover * drawn.log() + (1 - cover) * (1 - drawn).log())
     dice = [
-        1 - (2 * (ours * theirs).sum() + 1) / (ours.sum() + theirs.sum() + 1)
+        1 - (2 * (ours * theirs).sum() + 1) / ((ours**2).sum() + (theirs**2).sum() + 1)
         for ours, theirs in zip(drawn, cover, strict=True)
     ]
     expected += entropy.mean().item() + sum(dice).item() / count
