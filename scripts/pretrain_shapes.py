@@ -10,14 +10,14 @@ no proxies take part, and what they add to the video starts at zero. What comes 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 import typer
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -28,6 +28,7 @@ from transformers import get_cosine_schedule_with_warmup
 from proxyformer_hf.data.moving_shapes import generate_video
 from proxyformer_hf.data.shape_expressions import KINDS
 from proxyformer_hf.data.shape_scenes import COLORS, MOTIONS, SHAPES, SIZES, TEXTURES, ShapeObject
+from proxyformer_hf.loss_proxyformer import MASK_STRIDE, share_dice
 from proxyformer_hf.modeling_proxyformer import (
     ProxyFormerForReferringSegmentation,
     ProxyFormerTokens,
@@ -48,8 +49,6 @@ NAMES = {  # what is named -> its values
 UNNAMED = -1  # the size of what grows or shrinks; any motion in a single frame
 # Shapes and motions are learned last, and hardly at all beside others of equal weight.
 WEIGHTS = {"shape": 1.0, "color": 0.1, "texture": 0.1, "size": 0.1, "motion": 1.0}
-STRIDE = 16  # of the map that the layers read
-MASK_STRIDE = 4
 ONLY_SHAPES = 0.5  # share of the training clips whose objects differ in their shapes alone
 
 
@@ -58,7 +57,7 @@ class NamedClip(NamedTuple):
 
     Attributes:
         pixels: normalised.
-        spread: (n, T, height / 16, width / 16), how the object's pixels spread over the cells of
+        spread: (n, T, height / stride, width / stride), how its pixels spread over the cells of
             all frames: sums to 1.
         cover: (n, T, height / 4, width / 4), the share of each cell that the object covers.
         names: int64 (n, len(NAMES)), indices into the values of each.
@@ -90,9 +89,11 @@ class NamedClips(Dataset):
         length: int,
         num_frames: int,
         only_shapes: float,
-        mean: list[float],
-        std: list[float],
+        stride: int,
+        mean: Sequence[float],
+        std: Sequence[float],
     ):
+        self.stride = stride  # of the map that the layers read
         self.split, self.length, self.num_frames = split, length, num_frames
         self.only_shapes = only_shapes
         self.mean, self.std = (torch.tensor(x)[:, None, None] for x in (mean, std))
@@ -111,7 +112,7 @@ class NamedClips(Dataset):
         pixels = torch.from_numpy(video.frames).permute(0, 3, 1, 2).float() / 255
         seen = [i for i in range(len(video.scene.objects)) if (video.object_map == i + 1).any()]
         masks = torch.stack([torch.from_numpy(video.object_map == i + 1) for i in seen]).float()
-        spread = F.avg_pool2d(masks, STRIDE)
+        spread = F.avg_pool2d(masks, self.stride)
         return NamedClip(
             (pixels - self.mean) / self.std,
             spread / spread.sum((1, 2, 3), keepdim=True),
@@ -248,11 +249,9 @@ def reading_loss(readings: Readings, batch: NamedClip) -> Tensor:
         ]
     if readings.masks is not None:
         losses.append(F.binary_cross_entropy_with_logits(readings.masks, batch.cover))
-        drawn = readings.masks.sigmoid()
-        overlap, total = (
-            x.sum((1, 2, 3)) for x in (drawn * batch.cover, drawn**2 + batch.cover**2)
-        )
-        losses.append((1 - (2 * overlap + 1) / (total + 1)).mean())
+        everywhere = torch.ones_like(batch.cover, dtype=torch.bool)
+        dice = share_dice(readings.masks, batch.cover, everywhere, dim=(1, 2, 3))
+        losses.append(dice.mean())
     return torch.stack(losses).sum()
 
 
@@ -333,21 +332,25 @@ def main(
     torch.manual_seed(seed)
     model, processor = build_model(described, training_expressions(training_dataset(described)))
     silence_words(model.train())
-    look = {"mean": described.model.image_mean, "std": described.model.image_std}
+    look = {
+        "stride": model.config.encoded_stride,
+        "mean": described.model.image_mean,
+        "std": described.model.image_std,
+    }
     for reader, num_frames, steps, rate in (
         (FrameReader(model), 1, frame_steps, 3e-3),
         (ClipReader(model, processor), 5, clip_steps, 1e-3),
     ):
-        if not steps:
-            continue
         clips = NamedClips("train", steps * batch_size, num_frames, ONLY_SHAPES, **look)
         train(reader, clips, batch_size, rate, workers)
-        unseen = NamedClips("valid", 512 // num_frames, num_frames, 0.0, **look)
-        for name, share in score(reader.eval(), unseen).items():
-            typer.echo(f"{name}: {100 * share:.1f} %")
-        reader.train()
-        model.save_pretrained(output)
-        processor.save_pretrained(output)
+        if PartialState().is_main_process:
+            unseen = NamedClips("valid", 512 // num_frames, num_frames, 0.0, **look)
+            for name, share in score(reader.eval(), unseen).items():
+                typer.echo(f"{name}: {100 * share:.1f} %")
+            model.train()
+            model.save_pretrained(output)
+            processor.save_pretrained(output)
+        PartialState().wait_for_everyone()
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def test_default_backbones_are_resnet_50_and_roberta_base():
 
 INVALID = [
     ({"confusable_weight": 0}, "confusable_weight"),
+    ({"choice_loss_coefficient": 1}, "choice_loss_coefficient"),
     ({"score_scale": 0}, "score_scale"),
     ({"hidden_size": 0}, "hidden_size"),
     ({"num_attention_heads": 0}, "num_attention_heads"),

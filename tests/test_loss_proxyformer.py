@@ -303,7 +303,7 @@ def batch(request):
 @pytest.mark.parametrize(("num_expressions", "others"), [(1, 8.0), (3, 8.0), (3, 1.0)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_term_equals_the_loops_over_the_formulas(batch, seed, num_expressions, others):
-    config = make_config(confusable_weight=others, choice_loss_coefficient=3.0)
+    config = make_config(confusable_weight=others, choice_loss_coefficient=3.0, grounding_map=True)
     prediction, extras = make_prediction(seed), make_extras(seed)
     extras["num_expressions"] = num_expressions
     reference = Reference(*batch, num_expressions, others)
@@ -348,7 +348,7 @@ def test_expressions_of_one_object_are_no_choice():
     labels[1] = labels[0]
     labels[2] = 0
     labels[2, :, 14:20, 20:28] = 1
-    config = make_config(choice_loss_coefficient=1.0)
+    config = make_config(choice_loss_coefficient=1.0, soft_selection=True)
     masks = torch.zeros(BATCH, FRAMES, *GRID)
     masks[:2, :, :2] = 9.0  # somewhere, not on the third object
     masks[2, :, 3:, 5:] = 9.0

@@ -18,7 +18,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.append(str(SCRIPTS))
 import pretrain_shapes as script  # noqa: E402
 
-LOOK = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.5, 1.0]}
+LOOK = {"stride": 16, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.5, 1.0]}
 
 
 def named_clips(length: int = 10, num_frames: int = 5, only_shapes: float = 0.0):

@@ -173,6 +173,11 @@ class ProxyFormerConfig(PreTrainedConfig):
         for name in ("confusable_weight", "score_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.choice_loss_coefficient and not (self.soft_selection or self.grounding_map):
+            raise ValueError(
+                "`choice_loss_coefficient` needs `soft_selection` or `grounding_map`, whose maps "
+                "it is taken of."
+            )
         if not 0 <= self.lexical_dropout < 1:
             raise ValueError(f"`lexical_dropout` must lie in [0, 1), got {self.lexical_dropout}.")
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 4:

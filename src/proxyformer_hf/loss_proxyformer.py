@@ -238,10 +238,15 @@ def _dice(logits: Tensor, targets: Tensor, mask: Tensor, dim: tuple[int, ...]) -
     return 1 - (2 * overlap + 1) / (probabilities.sum(dim) + targets.sum(dim) + 1)
 
 
-def _share_dice(logits: Tensor, shares: Tensor, mask: Tensor, dim: tuple[int, ...]) -> Tensor:
+def share_dice(logits: Tensor, shares: Tensor, mask: Tensor, dim: tuple[int, ...]) -> Tensor:
     """Dice loss of shares in [0, 1], with squares in the denominator as in V-Net.
 
     It is 0 where the probabilities are the shares; without the squares 0 and 1 would be better.
+
+    Args:
+        logits, shares: of one shape.
+        mask: bool, broadcast to it; the probabilities elsewhere count as 0, and the shares are.
+        dim: what an object extends over.
     """
     probabilities = torch.where(mask, logits.sigmoid(), 0.0)
     overlap, total = (x.sum(dim) for x in (probabilities * shares, probabilities**2 + shares**2))
@@ -420,7 +425,7 @@ def _selection_loss(
     cover = torch.where(supervised, targets.cover, 0.0)
     entropy = F.binary_cross_entropy_with_logits(selected_masks, cover, reduction="none")
     per_row = _masked_mean(entropy * weights, supervised, dim=(1, 2, 3))
-    per_row = per_row + _share_dice(selected_masks, cover, supervised, dim=(1, 2, 3))
+    per_row = per_row + share_dice(selected_masks, cover, supervised, dim=(1, 2, 3))
     return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
 
 
