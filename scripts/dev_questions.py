@@ -15,9 +15,8 @@ from proxyformer_hf.data.clips import (
     with_confusable,
 )
 from proxyformer_hf.data.expressions import phrase
-from proxyformer_hf.data.sources import LabelledImage, LabelledVideo
+from proxyformer_hf.data.sources import NOUN_PHRASE, LabelledImage, LabelledVideo
 
-NOUN_PHRASE = 4  # id of the shortest expression of a video
 MAX_LOOK_ALIKES = 4  # of a category in an image, the largest
 ABSENT = 6  # expressions of each image and video
 SCENE_FRAMES, SCENE_STRIDE = 4, 3

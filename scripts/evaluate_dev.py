@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import typer
 from dev_questions import (
-    NOUN_PHRASE,
     Expression,
     absent_expressions,
     absent_texts,
@@ -42,6 +41,7 @@ from tqdm import tqdm
 from proxyformer_hf.data.clips import AbsentThings
 from proxyformer_hf.data.sources import (
     DEV_VIDEOS,
+    NOUN_PHRASE,
     LabelledImage,
     LabelledVideo,
     load_images,

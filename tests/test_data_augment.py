@@ -2,7 +2,14 @@
 import numpy as np
 import pytest
 
-from proxyformer_hf.data.augment import Camera, crop_video, cut_out, jitter_colors, paste
+from proxyformer_hf.data.augment import (
+    Camera,
+    crop_video,
+    cut_out,
+    cut_out_moving,
+    jitter_colors,
+    paste,
+)
 from proxyformer_hf.data.expressions import color_fractions
 from proxyformer_hf.data.sources import load_images, load_videos
 from tests.toy_data import RED, make_data_folder
@@ -97,17 +104,50 @@ def test_crop_holds_the_object_and_mask_fits_the_pixels(folder):
 def test_cut_out_is_the_object_at_the_asked_height(folder):
     image = load_images(folder)[2]
     pixels, alpha = cut_out(image, image.instances[0], 24, np.random.default_rng(0))
-    assert pixels.shape == (24, 30, 3) and alpha.shape == (24, 30)
+    assert pixels.shape == (1, 24, 30, 3) and alpha.shape == (1, 24, 30)
     assert alpha.max() == 1 and is_red(pixels)[alpha > 0.9].all()
+
+
+def test_moving_cut_out_keeps_the_motion_of_its_object(folder):
+    (video,) = load_videos(folder, ["boat"])  # 25 pixels high, it moves 3 to the right in a frame
+    pixels, alpha = cut_out_moving(video, [0, 2, 4], height=25)
+    assert pixels.shape == (3, 25, 42, 3) and alpha.shape == (3, 25, 42)
+    for k, (frame, share) in enumerate(zip(pixels, alpha, strict=True)):
+        expected = np.zeros((25, 42), bool)
+        expected[:, 6 * k : 6 * k + 30] = True
+        assert overlap(share > 0.5, expected) > 0.95 and overlap(is_red(frame), expected) > 0.9
+
+
+@pytest.mark.parametrize("hidden", ["cut by the border", "not shown"])
+def test_moving_cut_out_is_refused_where_the_object_is(folder, hidden):
+    (video,) = load_videos(folder, ["boat"])
+    pixels, mask = video.frame(4)
+    mask = np.zeros_like(mask) if hidden == "not shown" else mask.copy()
+    mask[0, 5] = hidden != "not shown"
+    video._cache[4] = pixels, mask
+    assert cut_out_moving(video, [0, 2], height=25) is not None
+    assert cut_out_moving(video, [0, 4], height=25) is None
+
+
+def test_pasted_frames_follow_each_other():
+    frames, masks = np.full((3, 40, 60, 3), 50, np.uint8), np.zeros((3, 40, 60), bool)
+    pixels = (
+        np.zeros((3, 4, 5, 3), np.uint8) + np.array([0, 100, 200], np.uint8)[:, None, None, None]
+    )
+    alpha = np.ones((3, 4, 5))
+    alpha[:, :, 0] = 0
+    composed, _, pasted = paste(frames, masks, pixels, alpha, np.random.default_rng(0))
+    for frame, mask, level in zip(composed, pasted, (0, 100, 200), strict=True):
+        assert mask.sum() == 16 and (frame[mask] == level).all() and (frame[~mask] == 50).all()
 
 
 def test_pasting_replaces_pixels_and_takes_from_the_mask():
     frames, masks = np.full((3, 40, 60, 3), 50, np.uint8), np.zeros((3, 40, 60), bool)
     masks[:, 10:30, 10:40] = True
-    pixels = np.full((16, 20, 3), RED, np.uint8)
+    pixels = np.full((1, 16, 20, 3), RED, np.uint8)
     hidden = covered = 0
     for seed in range(30):
-        result = paste(frames, masks, pixels, np.ones((16, 20)), np.random.default_rng(seed))
+        result = paste(frames, masks, pixels, np.ones((1, 16, 20)), np.random.default_rng(seed))
         if result is None:
             continue
         composed, visible, pasted = result
@@ -128,8 +168,8 @@ def test_pasting_gives_up_when_the_object_would_vanish():
             paste(
                 np.zeros((2, 40, 60, 3), np.uint8),
                 masks,
-                np.zeros((40, 60, 3), np.uint8),
-                np.ones((40, 60)),
+                np.zeros((1, 40, 60, 3), np.uint8),
+                np.ones((1, 40, 60)),
                 rng,
             )
             is None

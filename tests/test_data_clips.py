@@ -161,6 +161,32 @@ def test_composed_videos_name_both_objects(data):
     assert composed > 5
 
 
+def test_objects_of_other_videos_are_pasted_with_their_motion(data):
+    recipe = ClipRecipe(
+        video_share=1,
+        video_size=(48, 80),
+        composed_share=1,
+        own_motion_share=1,
+        video_absent_share=0,
+    )
+    videos = TrainingClips([], data[1], recipe, num_samples=30, seed=0)
+    colors = {"boat": 0, "bus": 0, "elephant": 2}  # red, red, blue
+    composed = 0
+    for i in range(len(videos)):
+        sample = videos[i]
+        pasted, own, *_ = texts = sample["expressions"]
+        names = [next(name for name in colors if name in text) for text in texts]
+        if names[0] == names[1]:
+            continue
+        composed += 1
+        assert pasted.removeprefix("a ").removeprefix("the ") == names[0]
+        assert not (sample["masks"][0] & sample["masks"][1]).any()
+        for name, mask in zip(names[:2], sample["masks"], strict=False):
+            pixels = sample["frames"].transpose(1, 0).float()[:, mask.bool()].mean(1)
+            assert pixels.argmax() == colors[name]
+    assert composed > 5
+
+
 def test_targets_are_large_and_mostly_in_view():
     boxes = [("dog", (10, 10, 60, 60)), ("dog", (100, 50, 110, 60)), ("dog", (150, 10, 196, 60))]
     assert scene_of(boxes).targets() == [0, 2]

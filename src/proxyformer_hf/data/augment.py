@@ -175,18 +175,46 @@ def crop_video(
 def cut_out(
     image: LabelledImage, instance: Instance, height: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (h, w, 3) and alpha (h, w) of an instance scaled to a height, perhaps mirrored."""
+    """Pixels (1, h, w, 3), alpha (1, h, w) of an instance scaled to a height, perhaps mirrored."""
     points = np.concatenate(instance.polygons)
     box = (*np.floor(points.min(0)).astype(int), *np.ceil(points.max(0)).astype(int))
     mask = rasterize(instance.polygons, image.height, image.width)
+    return _cut([(image.pixels, mask)], box, height, mirror=bool(rng.random() < 0.5))
+
+
+def cut_out_moving(
+    video: LabelledVideo, indices: list[int], height: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Pixels (T, h, w, 3) and alpha (T, h, w) of a video's object with the motion it has there.
+
+    `height` is that of the box of all of it. None where it is not shown or touches the border.
+    """
+    views = [video.frame(index) for index in indices]
+    for _, mask in views:
+        if not mask.any() or mask[[0, -1]].any() or mask[:, [0, -1]].any():
+            return None
+    shown = np.logical_or.reduce([mask for _, mask in views])
+    xs, ys = np.flatnonzero(shown.any(0)), np.flatnonzero(shown.any(1))
+    return _cut(views, (xs[0], ys[0], xs[-1] + 1, ys[-1] + 1), height, mirror=False)
+
+
+def _cut(
+    views: list[tuple[np.ndarray, np.ndarray]],
+    box: tuple[int, int, int, int],
+    height: int,
+    mirror: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (T, h, w, 3) and soft masks (T, h, w) of a box (left, top, right, bottom) of views."""
     size = (max(1, round((box[2] - box[0]) * height / (box[3] - box[1]))), height)
-    alpha = (
-        Image.fromarray(mask.astype(np.uint8) * 255).crop(box).filter(ImageFilter.GaussianBlur(1))
-    )
-    pixels = Image.fromarray(image.pixels).crop(box).resize(size, Image.Resampling.BILINEAR)
-    alpha = np.asarray(alpha.resize(size, Image.Resampling.BILINEAR)) / np.float32(255)
-    step = -1 if rng.random() < 0.5 else 1
-    return np.asarray(pixels)[:, ::step], alpha[:, ::step]
+    step = -1 if mirror else 1
+    pixels, alpha = [], []
+    for colors, mask in views:
+        soft = Image.fromarray(mask.astype(np.uint8) * 255).crop(box)
+        soft = soft.filter(ImageFilter.GaussianBlur(1)).resize(size, Image.Resampling.BILINEAR)
+        colors = Image.fromarray(colors).crop(box).resize(size, Image.Resampling.BILINEAR)
+        pixels.append(np.asarray(colors)[:, ::step])
+        alpha.append(np.asarray(soft)[:, ::step] / np.float32(255))
+    return np.stack(pixels), np.stack(alpha)
 
 
 def paste(
@@ -198,11 +226,14 @@ def paste(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Move a cut-out through a clip, in front of the object of `masks` or behind it.
 
+    Pixels (T, h, w, 3) and alpha (T, h, w) are those of each frame, or T is 1: the same in all.
     Returns the clip, the object's visible masks and the cut-out's, or None when the random path
     leaves too little of one of them in view.
     """
     count, height, width = masks.shape
-    cut_height, cut_width = alpha.shape
+    cut_height, cut_width = alpha.shape[1:]
+    pixels = np.broadcast_to(pixels, (count, *pixels.shape[1:]))
+    alpha = np.broadcast_to(alpha, (count, *alpha.shape[1:]))
     behind = bool(rng.random() < 0.5)
     start = rng.uniform((0, 0), (max(height - cut_height, 1), max(width - cut_width, 1)))
     speed = rng.uniform(-0.05, 0.05, 2) * (height, width)
@@ -218,14 +249,14 @@ def paste(
         if bottom <= top or right <= left:
             return None
         view = np.s_[top:bottom, left:right]
-        share = alpha[top - y : bottom - y, left - x : right - x]
+        part = np.s_[k, top - y : bottom - y, left - x : right - x]
+        share = alpha[part]
         if behind:
             share = share * ~masks[k][view]
-        part = pixels[top - y : bottom - y, left - x : right - x]
-        blend = share[..., None] * part + (1 - share[..., None]) * frames[k][view]
+        blend = share[..., None] * pixels[part] + (1 - share[..., None]) * frames[k][view]
         frames[k][view] = blend.round().astype(np.uint8)
         pasted[k][view] = share > 0.5
     visible = masks & ~pasted
     enough = visible.sum((1, 2)) >= MIN_VISIBLE * masks.sum((1, 2))
-    shown = pasted.sum((1, 2)) >= MIN_VISIBLE * (alpha > 0.5).sum()
+    shown = pasted.sum((1, 2)) >= MIN_VISIBLE * (alpha > 0.5).sum((1, 2))
     return (frames, visible, pasted) if enough.all() and shown.all() else None

@@ -16,7 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .augment import MIN_VISIBLE, Camera, crop_video, cut_out, jitter_colors, paste
+from .augment import (
+    MIN_VISIBLE,
+    Camera,
+    crop_video,
+    cut_out,
+    cut_out_moving,
+    jitter_colors,
+    paste,
+)
 from .expressions import (
     CONFUSABLE,
     SYNONYMS,
@@ -28,7 +36,14 @@ from .expressions import (
     swap_left_right,
 )
 from .seeded import Sample, SeededDataset
-from .sources import MIN_TARGET_AREA, Instance, LabelledImage, LabelledVideo, rasterize
+from .sources import (
+    MIN_TARGET_AREA,
+    NOUN_PHRASE,
+    Instance,
+    LabelledImage,
+    LabelledVideo,
+    rasterize,
+)
 
 
 @dataclass
@@ -47,7 +62,8 @@ class ClipRecipe:
     still_share: float = 0.15  # of image clips without motion
     paired_share: float = 0.0  # of image clips that show two images side by side
     paired_size: tuple[int, int] = (192, 336)  # of both together
-    composed_share: float = 0.3  # of video clips into which an object of an image is pasted
+    composed_share: float = 0.3  # of video clips into which an object is pasted
+    own_motion_share: float = 0.0  # of these: another video's object, with its motion; else a still
 
 
 ABSENT_FACTS = (
@@ -332,13 +348,11 @@ class TrainingClips(SeededDataset):
         frames, masks = crop_video(video, indices, tuple(recipe.video_size), rng)
         entries, shown = [], video.shown
         if rng.random() < recipe.composed_share:
-            image, instance = self._foreign(video, rng)
-            height = round(frames.shape[1] * rng.uniform(0.3, 0.65))
-            composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
+            composed = self._compose(video, frames, masks, rng)
             if composed is not None:
-                frames, masks, pasted = composed
-                entries.append((name_alone(image, instance, pasted, rng), pasted))
-                shown = shown | {instance.category}
+                frames, masks, pasted, name, categories = composed
+                entries.append((name, pasted))
+                shown = shown | categories
         ids = [2, 3, 4, 4]
         ids += [i for i in (0, 1) if indices[0] < 8 or not is_positional(video.expressions[i])]
         wordings = [video.expressions[i] for i in rng.permutation(np.array(ids))]
@@ -357,6 +371,35 @@ class TrainingClips(SeededDataset):
             "expressions": texts,
             "masks": torch.from_numpy(all_masks.astype(np.uint8)),
         }
+
+    def _compose(
+        self,
+        video: LabelledVideo,
+        frames: np.ndarray,
+        masks: np.ndarray,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str, frozenset[str]] | None:
+        """What [`paste`] gives for an object unlike anything that the video shows, its expression
+        and its categories."""
+        height = round(frames.shape[1] * rng.uniform(0.3, 0.65))
+        if rng.random() >= self.recipe.own_motion_share:
+            image, instance = self._foreign(video, rng)
+            composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
+            if composed is None:
+                return None
+            name = name_alone(image, instance, composed[2], rng)
+            return *composed, name, frozenset({instance.category})
+        doubtful = with_confusable(video.shown)
+        others = [other for other in self.videos if not other.targets & doubtful]
+        if not others:
+            return None
+        other = others[rng.integers(len(others))]
+        cut = cut_out_moving(other, self._frame_indices(other, rng), height)
+        composed = None if cut is None else paste(frames, masks, *cut, rng)
+        if composed is None:
+            return None
+        # the other expressions may tell of what surrounds it there
+        return *composed, vary_article(other.expressions[NOUN_PHRASE], rng), other.targets
 
     def _foreign(self, video: LabelledVideo, rng: np.random.Generator):
         """An instance that can be cut out whole, unlike anything that the video shows."""

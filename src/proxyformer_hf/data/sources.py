@@ -35,6 +35,7 @@ DEV_IMAGES = frozenset(DEV_IMAGES_WRITTEN + DEV_IMAGES_TEMPLATE)
 
 MIN_TARGET_AREA = 0.008  # of the image: smaller objects are look-alikes, never targets
 DUPLICATE_IOU = 0.6
+NOUN_PHRASE = 4  # the id of a video's shortest expression, which tells of nothing around the object
 
 # name -> (what the target consists of, bystanders), in COCO's words where it has one, so that a
 # negative expression is certainly false of the video.
