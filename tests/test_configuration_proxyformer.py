@@ -47,6 +47,7 @@ def test_defaults_are_the_paper():
         "pre_norm": False,
         "vision_neck_size": 0,
         "temporal_convolution": False,
+        "pixel_lateral": False,
         "freeze_text": False,
     }
     assert {name: getattr(config, name) for name in paper} == paper

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ElectraConfig, ResNetConfig, TimmBackboneConfig
 
@@ -97,6 +98,7 @@ VARIANTS = {
     "neck": {"vision_neck_size": 6},
     "timm_neck": {"vision_neck_size": 6, **TIMM},
     "temporal_convolution": {"temporal_convolution": True},
+    "pixel_lateral": {"pixel_lateral": True},
     "one_proxy": {"num_queries": 1},
     "five_proxies": {"num_queries": 5},
     "eight_proxies": {"num_queries": 8},
@@ -226,6 +228,22 @@ def test_temporal_convolution_adds_what_neighbours_in_time_and_space_show():
     torch.testing.assert_close(model.get_video_features(videos).encoded_map, expected)
 
 
+@torch.no_grad()
+def test_pixel_lateral_adds_to_each_cell_what_its_own_pixels_say():
+    model = tiny_model(pixel_lateral=True)
+    videos = torch.randn(2, 3, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    whole = model.get_video_features(videos).lateral_maps[-1]
+    encoder = model.model.video_encoder
+    first, _, last = encoder.pixel_lateral
+    encoder.pixel_lateral = None
+    alone = model.get_video_features(videos).lateral_maps[-1]
+
+    cells = videos.view(2, 3, 3, 8, 4, 16, 4).permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+    hidden = F.relu(cells @ first.weight.flatten(1).T + first.bias)
+    update = hidden @ last.weight[:, :, 0, 0].T + last.bias
+    torch.testing.assert_close(whole - alone, update.permute(0, 1, 4, 2, 3), rtol=1e-4, atol=1e-5)
+
+
 # --- Padding, and one video for many expressions ---
 
 # frames, height, width: the third is padded to the same 64 x 96 pixels as the first
@@ -237,6 +255,7 @@ PADDING_VARIANTS = {
     "recipe": {**RECIPE, "text_to_video": True, "vision_neck_size": 6},
     "full": {"interaction": "full", "encoded_stride": 16},
     "temporal_convolution": {"temporal_convolution": True, "encoded_stride": 16},
+    "pixel_lateral": {"pixel_lateral": True, "encoded_stride": 16},
     "direct": {"interaction": "direct", "encoded_stride": 8},
     "conditional": {"interaction": "conditional"},
 }

@@ -42,6 +42,9 @@ class ProxyFormerConfig(PreTrainedConfig):
             Add to each place of the encoded map a 3x3x3 convolution of its neighbourhood in time
             and space, once for all expressions: what moves where, which networks applied per frame
             do not see and the layers learn late.
+        pixel_lateral (`bool`, defaults to `False`):
+            Add to each cell of the map at stride 4 what two layers read of its 4x4 pixels, for
+            outlines finer than the cells: networks may pool before their first map.
         interaction (`str`, defaults to "decoupled"):
             "decoupled" attends over space and over time apart, the paper; "full" attends over all
             tokens of a clip (tables IV (3), VIII (d)); "direct" lets video and words attend to each
@@ -114,6 +117,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     mask_feature_size: int = 128
     vision_neck_size: int = 0
     temporal_convolution: bool = False
+    pixel_lateral: bool = False
     interaction: Literal["decoupled", "full", "direct", "conditional"] = "decoupled"
     proxy_to_video: bool = True
     early_fusion: bool = False

@@ -722,6 +722,12 @@ class ProxyFormerVideoEncoder(nn.Module):
             nn.Sequential(nn.Conv2d(size, width, 1), ProxyFormerChannelLayerNorm(width))
             for size, width in zip(channels, widths, strict=True)
         )
+        self.pixel_lateral = None
+        if config.pixel_lateral:
+            width = config.mask_feature_size
+            self.pixel_lateral = nn.Sequential(
+                nn.Conv2d(3, width, 4, stride=4), nn.ReLU(), nn.Conv2d(width, width, 1)
+            )
         self.temporal_convolution = None
         if config.temporal_convolution:
             self.temporal_convolution = ProxyFormerTemporalConvolution(config)
@@ -751,6 +757,9 @@ class ProxyFormerVideoEncoder(nn.Module):
             projection(features.flatten(0, 1)).unflatten(0, (-1, num_frames))
             for projection, features in zip(self.projections, maps, strict=True)
         ]
+        if self.pixel_lateral is not None:
+            cells = self.pixel_lateral(pixels.flatten(0, 1))
+            maps[-1] = maps[-1] + cells.unflatten(0, (-1, num_frames))
         class_map = None
         if self.detector is not None:
             features, class_map = seen
