@@ -15,7 +15,7 @@ from proxyformer_hf.data.clips import (
     TrainingClips,
     is_whole,
 )
-from proxyformer_hf.data.expressions import SYNONYMS
+from proxyformer_hf.data.expressions import BEASTS, ROAD_VEHICLES, SYNONYMS, VESSELS
 from proxyformer_hf.data.sources import Instance, LabelledImage, load_images, load_videos
 from tests.toy_data import box_polygon, make_data_folder
 
@@ -134,6 +134,30 @@ def test_written_colours_follow_their_object_through_flips(data):
                 pixels = sample["frames"].transpose(1, 0).float()[:, mask.bool()].mean(1)
                 assert pixels.argmax() == 2
     assert found > 10
+
+
+def test_only_what_is_alone_of_its_kind_is_called_by_the_name_of_a_kin(data):
+    recipe = ClipRecipe(video_share=0, kin_share=1, absent_share=0, image_size=(56, 72))
+    # of three images one shows a cat alone; two dogs, and cat and dog, are of one group
+    alone = TrainingClips(data[0][2:], data[1], recipe, 10, seed=0)
+    assert all(alone[i]["expressions"][0].split()[-1] in BEASTS for i in range(10))
+    pairs = TrainingClips(data[0][:2], data[1], recipe, 20, seed=0)
+    assert not any(
+        text.split()[-1] in BEASTS for i in range(20) for text in pairs[i]["expressions"]
+    )
+
+
+def test_objects_of_videos_are_called_by_the_names_of_their_kin(data):
+    recipe = ClipRecipe(video_share=1, kin_share=1, composed_share=0, video_size=(48, 80))
+    videos = TrainingClips([], data[1], recipe, num_samples=30, seed=0)
+    kin = {"boat": VESSELS, "elephant": BEASTS, "bus": ROAD_VEHICLES}
+    for i in range(len(videos)):
+        sample = videos[i]
+        name = next(name for name in kin if name in sample["expressions"][0])
+        called = [t.split()[-1] in kin[name] for t in sample["expressions"]]
+        shown = [mask.any().item() for mask in sample["masks"]]
+        # a bus may show beside a car and a truck, which are of its group
+        assert called == [False, name != "bus", False] and shown == [True, True, False]
 
 
 def test_negative_expressions_of_videos_are_empty(data):

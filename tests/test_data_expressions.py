@@ -3,10 +3,14 @@ import numpy as np
 import pytest
 
 from proxyformer_hf.data.expressions import (
+    CONFUSABLE,
+    GROUPS,
+    SYNONYMS,
     Seen,
     color_fractions,
     facts,
     is_positional,
+    kin_names,
     phrase,
     swap_left_right,
     with_article,
@@ -216,3 +220,14 @@ def test_indefinite_article_only_for_the_only_one():
     assert unique == {"an umbrella", "the umbrella", "umbrella"}
     assert others == {"the left elephant", "left elephant"}
     assert "a skis" not in {with_article("skis", True, True, rng) for _ in range(50)}
+
+
+def test_kin_names_are_said_of_the_only_one_of_a_group():
+    assert "camel" in kin_names("cow", ["person", "car", "bird"])
+    assert kin_names("cow", ["person", "horse"]) == [] == kin_names("cow", ["cow"])
+    assert kin_names("pizza", []) == []
+
+
+def test_no_kin_name_is_that_of_a_label():
+    labels = {*SYNONYMS}.union(*SYNONYMS.values(), *CONFUSABLE, *(group for group, _ in GROUPS))
+    assert labels.isdisjoint(name for _, names in GROUPS for name in names)

@@ -32,8 +32,10 @@ from .expressions import (
     color_fractions,
     facts,
     is_positional,
+    kin_names,
     phrase,
     swap_left_right,
+    with_article,
 )
 from .seeded import Sample, SeededDataset
 from .sources import (
@@ -57,6 +59,7 @@ class ClipRecipe:
     video_size: tuple[int, int] = (192, 352)
     image_size: tuple[int, int] = (224, 288)  # turned for portrait images
     written_share: float = 0.7  # of an object that has written expressions
+    kin_share: float = 0.0  # of objects alone of their kind, called by a name that no label has
     absent_share: float = 0.3  # of image clips with an expression of something that is not there
     video_absent_share: float = 1.0  # the same, of video clips
     still_share: float = 0.15  # of image clips without motion
@@ -153,8 +156,19 @@ class ImageScene:
             texts = [text for text in texts if not is_positional(text)]
         return [swap_left_right(text) for text in texts] if camera.flip else texts
 
-    def expression(self, index: int, rng: np.random.Generator, written_share: float) -> str | None:
+    def expression(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        written_share: float,
+        kin_share: float = 0.0,
+    ) -> str | None:
         """One expression of an instance, or None when nothing singles it out."""
+        category = self.instances[index].category
+        others = [i.category for k, i in enumerate(self.instances) if k != index]
+        names = kin_names(category, others)
+        if names and rng.random() < kin_share:
+            return call(names, rng)
         written = self.written(index)
         if written and rng.random() < written_share:
             return str(rng.choice(written))
@@ -163,6 +177,11 @@ class ImageScene:
             return str(rng.choice(written)) if written else None
         seen = self.views[len(self.views) // 2][index]
         return phrase(found[rng.integers(len(found))], seen, rng)
+
+
+def call(names: list[str], rng: np.random.Generator) -> str:
+    """One of the names, as an expression."""
+    return with_article(str(rng.choice(names)), unique=True, plural=False, rng=rng)
 
 
 def with_confusable(shown: set[str] | frozenset[str]) -> set[str]:
@@ -301,7 +320,7 @@ class TrainingClips(SeededDataset):
             count -= 1
         chosen: list[tuple[str, int]] = []
         for target in self._order(scene, rng):
-            text = scene.expression(target, rng, recipe.written_share)
+            text = scene.expression(target, rng, recipe.written_share, recipe.kin_share)
             if text is not None:
                 chosen.append((text, target))
             if len(chosen) == count:
@@ -360,6 +379,10 @@ class TrainingClips(SeededDataset):
         wordings = list(dict.fromkeys(wordings))
         wordings = wordings[: recipe.num_expressions - num_absent - len(entries)]
         entries += [(vary_article(text, rng), masks) for text in wordings]
+        if wordings and len(video.targets) == 1:
+            names = kin_names(*video.targets, shown - video.targets)
+            if names and rng.random() < recipe.kin_share:
+                entries[-1] = (call(names, rng), masks)
         if num_absent:
             entries.append((self._absent_from(shown, rng), np.zeros_like(masks)))
         texts, all_masks = [text for text, _ in entries], np.stack([mask for _, mask in entries])

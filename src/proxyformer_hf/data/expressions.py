@@ -6,6 +6,7 @@ many ways.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,37 @@ CONFUSABLE = (
 )
 ANIMALS = frozenset("bird cat dog horse sheep cow elephant bear zebra giraffe".split())
 VEHICLES = frozenset("bicycle car motorcycle airplane bus train truck boat".split())
+# Names that no label has: what labels do not tell apart, and kinds that none of them is. They are
+# said where nothing else of the group is shown, so that a word never heard finds its nearest kin.
+PEOPLE = """man woman boy girl child kid guy lady teenager player athlete dancer skater cyclist
+biker climber runner walker pedestrian tourist worker farmer soldier fisherman musician
+photographer swimmer jogger student""".split()
+BIRDS = """duck goose swan chicken rooster turkey parrot pigeon dove owl eagle hawk crow sparrow
+penguin ostrich pelican seagull stork peacock""".split()
+BEASTS = """camel goat pig deer lion tiger monkey fox wolf rabbit kangaroo donkey llama panda hippo
+leopard squirrel lizard turtle crocodile lamb calf pony puppy kitten bull goldfish shark""".split()
+ROAD_VEHICLES = """suv van jeep taxi minivan pickup sedan convertible tractor ambulance limousine
+lorry minibus tram trolley excavator vehicle""".split()
+TWO_WHEELERS = "scooter moped tricycle dirtbike unicycle cart wheelchair stroller sled".split()
+VESSELS = "ship ferry canoe kayak yacht raft sailboat submarine".split()
+AIRCRAFT = "helicopter jet glider drone rocket airliner".split()
+BALLS = "basketball football volleyball golfball balloon marble".split()
+SEATS = "stool armchair rocker throne hammock swing ottoman".split()
+CONTAINERS = "jug jar pitcher teapot kettle can thermos bucket".split()
+BAGS = "pouch sack briefcase satchel basket box crate".split()
+GROUPS = (
+    ({"person"}, PEOPLE),
+    ({"bird"}, BIRDS),
+    (ANIMALS - {"bird"}, BEASTS),
+    ({"car", "bus", "train", "truck"}, ROAD_VEHICLES),
+    ({"bicycle", "motorcycle"}, TWO_WHEELERS),
+    ({"boat"}, VESSELS),
+    ({"airplane"}, AIRCRAFT),
+    ({"sports ball"}, BALLS),
+    ({"chair", "couch", "bench"}, SEATS),
+    ({"cup", "bottle", "wine glass", "vase", "bowl"}, CONTAINERS),
+    ({"backpack", "handbag", "suitcase"}, BAGS),
+)
 CARRIED = frozenset(
     "backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,kite,baseball bat,skateboard,"
     "surfboard,tennis racket,cell phone".split(",")
@@ -358,6 +390,15 @@ WORDINGS: dict[tuple[str, ...], tuple[str, ...]] = {
 def noun(category: str, rng: np.random.Generator) -> str:
     """The category's name or a synonym."""
     return str(rng.choice(SYNONYMS.get(category, (category,))))
+
+
+def kin_names(category: str, others: Iterable[str]) -> list[str]:
+    """Names of its kin that no label has; none where `others`, the categories of all else that may
+    be shown, have one of its group."""
+    for group, names in GROUPS:
+        if category in group and group.isdisjoint(others):
+            return names
+    return []
 
 
 def phrase(fact: tuple[str, ...], seen: Seen, rng: np.random.Generator) -> str:
