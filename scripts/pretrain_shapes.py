@@ -175,13 +175,15 @@ class FrameReader(nn.Module):
 
     def __init__(self, model: ProxyFormerForReferringSegmentation):
         super().__init__()
-        self.backbone = model.model.video_encoder.backbone
-        self.level = model.model.video_encoder.levels[0]
+        self.encoder = model.model.video_encoder
+        self.backbone, self.level = self.encoder.backbone, self.encoder.levels[0]
         self.classifier = Classifier(self.backbone.channels[self.level])
 
     def forward(self, batch: NamedClip) -> Readings:
         num_frames = batch.pixels.shape[1]
-        features = self.backbone(batch.pixels.flatten(0, 1)).feature_maps[self.level]
+        features = self.encoder.encode_frames(
+            batch.pixels.flatten(0, 1), lambda part: self.backbone(part).feature_maps
+        )[self.level]
         features = features.unflatten(0, (-1, num_frames))[batch.clips]
         return Readings(self.classifier(torch.einsum("ntchw,nthw->nc", features, batch.spread)))
 
@@ -256,10 +258,16 @@ def reading_loss(readings: Readings, batch: NamedClip) -> Tensor:
 
 
 def train(
-    reader: nn.Module, clips: NamedClips, batch_size: int, learning_rate: float, workers: int
+    reader: nn.Module,
+    clips: NamedClips,
+    batch_size: int,
+    learning_rate: float,
+    workers: int,
+    mixed_precision: str,
 ) -> None:
     """Trains on all processes, which share each batch."""
     accelerator = Accelerator(
+        mixed_precision=mixed_precision,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         # words, proxies and, on frames, all but the backbone take no part
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
@@ -323,7 +331,7 @@ def main(
     recipe: Annotated[Path, typer.Argument(help="Its model is trained, from random weights.")],
     output: Annotated[Path, typer.Argument(help="Folder of the trained model.")],
     frame_steps: Annotated[int, typer.Option(help="Batches of single frames.")] = 700,
-    clip_steps: Annotated[int, typer.Option(help="Batches of clips of 5 frames.")] = 660,
+    clip_steps: Annotated[int, typer.Option(help="Batches of clips of 5 frames.")] = 1100,
     batch_size: int = 32,
     workers: Annotated[int, typer.Option(help="Processes that make the clips.")] = 1,
     seed: int = 0,
@@ -342,7 +350,7 @@ def main(
         (ClipReader(model, processor), 5, clip_steps, 1e-3),
     ):
         clips = NamedClips("train", steps * batch_size, num_frames, ONLY_SHAPES, **look)
-        train(reader, clips, batch_size, rate, workers)
+        train(reader, clips, batch_size, rate, workers, described.run.mixed_precision)
         if PartialState().is_main_process:
             unseen = NamedClips("valid", 512 // num_frames, num_frames, 0.0, **look)
             for name, share in score(reader.eval(), unseen).items():
