@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from proxyformer_hf.data.moving_shapes import generate_video
@@ -181,6 +182,17 @@ def test_words_that_are_silenced_do_not_change_the_video():
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
+@pytest.fixture
+def new_process():
+    """Accelerate keeps the precision that a process began with: other tests have another one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.mark.usefixtures("new_process")
 def test_a_recipe_starts_from_what_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     recipe = tmp_path / "small.yaml"
     recipe.write_text(
