@@ -134,12 +134,18 @@ def add_picture(
 
 
 def main(
-    source: Annotated[Path, typer.Argument(help="Data folder to add to; it stays as it is.")],
+    source: Annotated[
+        Path, typer.Argument(help="Data folder to add to; it stays as it is.", exists=True)
+    ],
     output: Annotated[Path, typer.Argument(help="The new data folder, links to the images.")],
-    images: Annotated[list[Path], typer.Option(help="Folder of VOC's pictures, ID.jpg.")],
-    masks: Annotated[Path, typer.Option(help="Folder of the class masks, ID.png.")],
-    boxes: Annotated[list[Path], typer.Option(help="VOC's boxes in COCO's JSON.")],
+    images: Annotated[
+        list[Path], typer.Option(help="Folder of VOC's pictures, ID.jpg.", exists=True)
+    ],
+    masks: Annotated[Path, typer.Option(help="Folder of the class masks, ID.png.", exists=True)],
+    boxes: Annotated[list[Path], typer.Option(help="VOC's boxes in COCO's JSON.", exists=True)],
 ) -> None:
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists: remove it first")
     coco = json.loads((source / "coco_small/instances.json").read_text())
     (output / "coco_small/images").mkdir(parents=True)
     for image in coco["images"]:

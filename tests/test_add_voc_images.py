@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from proxyformer_hf.data.sources import load_images, load_videos, rasterize
@@ -111,3 +112,8 @@ def test_the_new_folder_holds_the_old_images_and_the_outlined_ones(tmp_path: Pat
         assert (outline & expected).sum() / (outline | expected).sum() > 0.95
         assert instance.area == pytest.approx(expected.mean())
     assert sorted(instance.category for instance in new.instances) == ["couch", "dog"]
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path):
+    with pytest.raises(typer.BadParameter, match="exists: remove it first"):
+        script.main(tmp_path, tmp_path, [tmp_path], tmp_path, [])
