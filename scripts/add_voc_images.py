@@ -147,13 +147,15 @@ def main(
     if output.exists():
         raise typer.BadParameter(f"{output} exists: remove it first")
     coco = json.loads((source / "coco_small/instances.json").read_text())
-    (output / "coco_small/images").mkdir(parents=True)
+    known, before = read_boxes(boxes), len(coco["images"])
+    partial = output.with_name(output.name + ".new")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "coco_small/images").mkdir(parents=True)
     for image in coco["images"]:
         old = source / "coco_small/images" / image["file_name"]
-        os.symlink(old.resolve(), output / "coco_small/images" / image["file_name"])
-    shutil.copy(source / "coco_small/expressions.json", output / "coco_small")
-    os.symlink((source / "davis16_train_240p").resolve(), output / "davis16_train_240p")
-    known, before = read_boxes(boxes), len(coco["images"])
+        os.symlink(old.resolve(), partial / "coco_small/images" / image["file_name"])
+    shutil.copy(source / "coco_small/expressions.json", partial / "coco_small")
+    os.symlink((source / "davis16_train_240p").resolve(), partial / "davis16_train_240p")
     pictures = {path.stem: path for folder in images for path in sorted(folder.glob("*.jpg"))}
     for stem, path in tqdm(pictures.items(), unit="picture"):
         if stem not in known or not (masks / f"{stem}.png").is_file():
@@ -163,9 +165,10 @@ def main(
             size = picture.height, picture.width
         objects = outline(mask, known[stem]) if mask.shape == size else None
         if objects is not None:
-            os.symlink(path.resolve(), output / "coco_small/images" / path.name)
+            os.symlink(path.resolve(), partial / "coco_small/images" / path.name)
             add_picture(coco, path, *size, objects)
-    (output / "coco_small/instances.json").write_text(json.dumps(coco))
+    (partial / "coco_small/instances.json").write_text(json.dumps(coco))
+    partial.rename(output)
     typer.echo(f"{len(coco['images']) - before} of {len(pictures)} pictures added to {output}")
 
 
