@@ -13,6 +13,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +114,34 @@ def read_boxes(paths: list[Path]) -> dict[str, dict[str, list[Box]]]:
     return boxes
 
 
+@contextmanager
+def extended(source: Path, output: Path) -> Iterator[dict[str, Any]]:
+    """A data folder of links to what `source` holds, and to the images that are added to its
+    instances in COCO's form; these name a new one by its whole path. It is there whole or not at
+    all.
+
+    Raises:
+        typer.BadParameter: there is such a folder already.
+    """
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists: remove it first")
+    coco = json.loads((source / "coco_small/instances.json").read_text())
+    before = len(coco["images"])
+    yield coco
+    partial = output.with_name(output.name + ".new")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "coco_small/images").mkdir(parents=True)
+    for image in coco["images"]:
+        path = source / "coco_small/images" / image["file_name"]  # itself where it is whole
+        image["file_name"] = path.name
+        os.symlink(path.resolve(), partial / "coco_small/images" / path.name)
+    shutil.copy(source / "coco_small/expressions.json", partial / "coco_small")
+    os.symlink((source / "davis16_train_240p").resolve(), partial / "davis16_train_240p")
+    (partial / "coco_small/instances.json").write_text(json.dumps(coco))
+    partial.rename(output)
+    typer.echo(f"{len(coco['images']) - before} pictures added in {output}")
+
+
 def add_picture(
     coco: dict[str, Any], path: Path, height: int, width: int, objects: list[tuple[str, np.ndarray]]
 ) -> None:
@@ -119,7 +149,7 @@ def add_picture(
     ids = {category["name"]: category["id"] for category in coco["categories"]}
     image_id = FIRST_ID + len(coco["images"])
     labelled = sorted(ids[COCO_NAMES.get(name, name)] for name in CLASSES)
-    image = {"id": image_id, "file_name": path.name, "height": height, "width": width}
+    image = {"id": image_id, "file_name": str(path.resolve()), "height": height, "width": width}
     coco["images"].append(image | {"labelled_categories": labelled})
     for name, mask in objects:
         coco["annotations"].append(
@@ -144,32 +174,18 @@ def main(
     masks: Annotated[Path, typer.Option(help="Folder of the class masks, ID.png.", exists=True)],
     boxes: Annotated[list[Path], typer.Option(help="VOC's boxes in COCO's JSON.", exists=True)],
 ) -> None:
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists: remove it first")
-    coco = json.loads((source / "coco_small/instances.json").read_text())
-    known, before = read_boxes(boxes), len(coco["images"])
-    partial = output.with_name(output.name + ".new")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "coco_small/images").mkdir(parents=True)
-    for image in coco["images"]:
-        old = source / "coco_small/images" / image["file_name"]
-        os.symlink(old.resolve(), partial / "coco_small/images" / image["file_name"])
-    shutil.copy(source / "coco_small/expressions.json", partial / "coco_small")
-    os.symlink((source / "davis16_train_240p").resolve(), partial / "davis16_train_240p")
+    known = read_boxes(boxes)
     pictures = {path.stem: path for folder in images for path in sorted(folder.glob("*.jpg"))}
-    for stem, path in tqdm(pictures.items(), unit="picture"):
-        if stem not in known or not (masks / f"{stem}.png").is_file():
-            continue
-        mask = np.asarray(Image.open(masks / f"{stem}.png"))
-        with Image.open(path) as picture:
-            size = picture.height, picture.width
-        objects = outline(mask, known[stem]) if mask.shape == size else None
-        if objects is not None:
-            os.symlink(path.resolve(), partial / "coco_small/images" / path.name)
-            add_picture(coco, path, *size, objects)
-    (partial / "coco_small/instances.json").write_text(json.dumps(coco))
-    partial.rename(output)
-    typer.echo(f"{len(coco['images']) - before} of {len(pictures)} pictures added to {output}")
+    with extended(source, output) as coco:
+        for stem, path in tqdm(pictures.items(), unit="picture"):
+            if stem not in known or not (masks / f"{stem}.png").is_file():
+                continue
+            mask = np.asarray(Image.open(masks / f"{stem}.png"))
+            with Image.open(path) as picture:
+                size = picture.height, picture.width
+            objects = outline(mask, known[stem]) if mask.shape == size else None
+            if objects is not None:
+                add_picture(coco, path, *size, objects)
 
 
 if __name__ == "__main__":

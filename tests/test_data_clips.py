@@ -13,7 +13,9 @@ from proxyformer_hf.data.clips import (
     ClipRecipe,
     ImageScene,
     TrainingClips,
+    image_weights,
     is_whole,
+    rarity,
 )
 from proxyformer_hf.data.expressions import BEASTS, ROAD_VEHICLES, SYNONYMS, VESSELS
 from proxyformer_hf.data.sources import Instance, LabelledImage, load_images, load_videos
@@ -92,11 +94,24 @@ def test_images_are_drawn_by_how_much_their_expressions_teach():
         scene_of([boxes["dog"], boxes["cat"]]),
         scene_of([boxes["dog"]]),
     ]
-    weights = TrainingClips._weights([image for scene in scenes for image, _ in scene.parts])
+    images = [image for scene in scenes for image, _ in scene.parts]
+    weights = image_weights(images, {"dog": 4, "cat": 4})
     assert weights.sum() == pytest.approx(1)
     assert weights / weights[2] == pytest.approx([3, 2, 1, 1 / 3], abs=0.01)
-    assert TrainingClips._weights([scenes[-1].parts[0][0]]) == pytest.approx([1])
-    assert len(TrainingClips._weights([])) == 0
+    assert image_weights(images[-1:], {"dog": 1}) == pytest.approx([1])
+    assert len(image_weights([], {})) == 0
+
+
+def test_images_of_rare_things_are_drawn_more_often():
+    boxes = [(name, (10, 10, 60, 60)) for name in ("dog", "cup")]
+    images = [scene_of([box]).parts[0][0] for box in boxes]
+    both = scene_of(boxes).parts[0][0]
+    counts = {"dog": 100, "cup": 4}
+    weights = image_weights([*images, both], counts)
+    assert weights[1] / weights[0] == pytest.approx(5)
+    assert weights[2] / weights[1] == pytest.approx(1 / 0.33)  # as rare, and of two objects
+    # rare things are cut out and pasted by the same rule
+    assert rarity(both.instances, counts) == rarity(images[1].instances, counts) == 0.5
 
 
 def test_clips_of_images_have_their_own_length(data):

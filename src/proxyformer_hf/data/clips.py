@@ -236,6 +236,33 @@ class AbsentThings:
         return phrase(fact, Seen(category, (0, 0, 1, 1), (0.5, 0.5), 1.0, {}), rng)
 
 
+def rarity(instances: list[Instance], counts: Mapping[str, int]) -> float:
+    """One over the square root of how often their rarest category that is large enough is shown."""
+    shown = [counts[x.category] for x in instances if x.area >= MIN_TARGET_AREA]
+    return min(shown) ** -0.5
+
+
+def image_weights(images: list[LabelledImage], counts: Mapping[str, int]) -> np.ndarray:
+    """How probable images (each with an object that is large enough) are to be drawn; sums to 1.
+
+    Those with written expressions come three times, with look-alikes twice as often as others;
+    those of a single object, which teach few words, three times as seldom. All that by `rarity`: a
+    few cups shall be seen beside a thousand dogs.
+    """
+    worth = [
+        3.0
+        if any(x.written for x in image.instances)
+        else 2.0
+        if image.look_alikes()
+        else 1.0
+        if len(image.instances) > 1
+        else 0.33
+        for image in images
+    ]
+    weights = np.array(worth) * [rarity(image.instances, counts) for image in images]
+    return weights / (weights.sum() or 1)
+
+
 class TrainingClips(SeededDataset):
     """Training samples (see the module), `num_samples` in an epoch and others in each."""
 
@@ -251,28 +278,19 @@ class TrainingClips(SeededDataset):
         self.videos, self.recipe, self.num_samples = videos, recipe, num_samples
         self.absent = AbsentThings(images)
         usable = [i for i in images if any(x.area >= MIN_TARGET_AREA for x in i.instances)]
+        self.counts = Counter(
+            category
+            for image in usable
+            for category in {x.category for x in image.instances if x.area >= MIN_TARGET_AREA}
+        )
         portrait = [image for image in usable if image.height > image.width]
         landscape = [image for image in usable if image.height <= image.width]
         self.portrait_share = len(portrait) / max(len(usable), 1)
         self.cut_outs = [(i, x) for i in images for x in i.instances if is_whole(i, x)]
         self.images = {True: portrait, False: landscape}
-        self.weights = {key: self._weights(group) for key, group in self.images.items()}
-
-    @staticmethod
-    def _weights(images: list[LabelledImage]) -> np.ndarray:
-        """Images with written expressions come three times, with look-alikes twice as often as
-        others; those of a single object, which teach few words, three times as seldom."""
-        weights = [
-            3.0
-            if any(x.written for x in image.instances)
-            else 2.0
-            if image.look_alikes()
-            else 1.0
-            if len(image.instances) > 1
-            else 0.33
-            for image in images
-        ]
-        return np.array(weights) / (sum(weights) or 1)
+        self.weights = {
+            key: image_weights(group, self.counts) for key, group in self.images.items()
+        }
 
     def __len__(self) -> int:
         return self.num_samples
@@ -428,7 +446,8 @@ class TrainingClips(SeededDataset):
         """An instance that can be cut out whole, unlike anything that the video shows."""
         doubtful = with_confusable(video.shown)
         fitting = [pair for pair in self.cut_outs if pair[1].category not in doubtful]
-        return fitting[rng.integers(len(fitting))]
+        weights = np.array([rarity([instance], self.counts) for _, instance in fitting])
+        return fitting[rng.choice(len(fitting), p=weights / weights.sum())]
 
     def _frame_indices(self, video: LabelledVideo, rng: np.random.Generator) -> list[int]:
         count = self.recipe.num_frames
