@@ -220,7 +220,7 @@ class ClipReader(nn.Module):
     def choose(self, video: Tensor, tokens: ProxyFormerTokens, batch: NamedClip) -> list[Tensor]:
         """For each clip (expressions, objects), the grounding map's mean on each object."""
         inputs = self.processor(text=batch.texts, return_tensors="pt")
-        words, _ = self.model.model.encode_text(**inputs)
+        words, *_ = self.model.model.encode_text(**inputs)
         rows = video.repeat_interleave(batch.meant.shape[1], dim=0)
         _, logits = self.model.model.text_fusion(rows, tokens, words, inputs["attention_mask"])
         return [

@@ -42,6 +42,7 @@ def test_defaults_are_the_paper():
         "lexical_dropout": 0,
         "text_to_video": False,
         "grounding_map": False,
+        "frozen_grounding": False,
         "soft_selection": False,
         "intermediate_size": 0,
         "pre_norm": False,
@@ -79,6 +80,7 @@ def test_default_backbones_are_resnet_50_and_roberta_base():
 INVALID = [
     ({"confusable_weight": 0}, "confusable_weight"),
     ({"choice_loss_coefficient": 1}, "choice_loss_coefficient"),
+    ({"frozen_grounding": True}, "frozen_grounding"),
     ({"score_scale": 0}, "score_scale"),
     ({"hidden_size": 0}, "hidden_size"),
     ({"num_attention_heads": 0}, "num_attention_heads"),

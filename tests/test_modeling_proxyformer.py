@@ -83,6 +83,7 @@ VARIANTS = {
     "text_to_video": {"text_to_video": True},
     "full_text_to_video": {"interaction": "full", "text_to_video": True},
     "grounding_map": {"grounding_map": True},
+    "frozen_grounding": {"grounding_map": True, "frozen_grounding": True},
     "soft_selection": {"soft_selection": True},
     "feed_forward": {"intermediate_size": 12},
     "pre_norm": {"pre_norm": True},
@@ -188,14 +189,14 @@ def test_frozen_text_has_no_dropout_in_training():
 def test_lexical_words_add_what_the_words_mean_alone(text):
     model = perturb(tiny_model(lexical_words=True, text_config=text)).model
     ids, valid = torch.tensor([[5, 6, 5, 1]]), torch.tensor([[1, 1, 1, 0]])
-    words, sentence = model.encode_text(ids, valid)
+    words, sentence, *_ = model.encode_text(ids, valid)
     torch.testing.assert_close(sentence, words[:, :3].mean(1))
 
     norm, linear = model.lexical_projection
     embedding = model.text_encoder.embeddings.word_embeddings.weight[ids]
     lexical = linear(norm(embedding))
     model.lexical_projection = None
-    in_context, _ = model.encode_text(ids, valid)
+    in_context, *_ = model.encode_text(ids, valid)
     torch.testing.assert_close(words, in_context + lexical)
 
 
@@ -204,10 +205,10 @@ def test_lexical_dropout_takes_whole_words_and_in_training_alone():
     model = perturb(tiny_model(lexical_words=True, lexical_dropout=0.5, freeze_text=True)).model
     vocabulary = model.config.text_config.vocab_size
     ids, valid = torch.randint(3, vocabulary, (8, 9)), torch.ones(8, 9, dtype=torch.long)
-    whole, _ = model.eval().encode_text(ids, valid)
-    dropped, _ = model.train().encode_text(ids, valid)
+    whole, *_ = model.eval().encode_text(ids, valid)
+    dropped, *_ = model.train().encode_text(ids, valid)
     model.lexical_projection = None
-    in_context, _ = model.eval().encode_text(ids, valid)
+    in_context, *_ = model.eval().encode_text(ids, valid)
     change = (dropped - in_context) / (whole - in_context)
     per_word = change.mean(-1)
     torch.testing.assert_close(change, per_word[..., None].expand_as(change), rtol=1e-2, atol=1e-2)

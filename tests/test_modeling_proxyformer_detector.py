@@ -4,6 +4,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -234,8 +235,9 @@ def test_compiled_without_graph_breaks_equals_eager():
         {},
         {"vision_config": TINY_TIMM},
         {"encoded_stride": 16, "lexical_words": True, "grounding_map": True},
+        {"grounding_map": True, "frozen_grounding": True},
     ],
-    ids=["video_swin", "timm", "stride_16"],
+    ids=["video_swin", "timm", "stride_16", "frozen_grounding"],
 )
 @torch.no_grad()
 def test_padding_changes_nothing(fields):
@@ -253,6 +255,45 @@ def test_padding_changes_nothing(fields):
     batched = model(**inputs)
     for row, single in enumerate(singles):
         assert_row_equals(batched, row, model(**single), tolerance=1e-10)
+
+
+@torch.no_grad()
+def test_frozen_grounding_adds_what_the_meaning_says_of_places_and_of_their_classes():
+    fields = {"grounding_map": True, "frozen_grounding": True}
+    model = perturbed_model(**fields).double().model
+    fusion, words = model.text_fusion, torch.arange(5, 21).view(4, 4)  # two expressions a video
+    found = model(pixel_values_videos=VIDEOS.double(), input_ids=words)
+    features = model.get_video_features(VIDEOS.double())
+    projection, scale, gain = fusion.meaning_projection, fusion.class_scale.exp(), fusion.class_gain
+    fusion.meaning_projection = None
+    without = model(pixel_values_videos=VIDEOS.double(), input_ids=words)
+
+    expected = torch.zeros_like(found.grounding_logits)
+    for row, ids in enumerate(words):
+        hidden = model.text_encoder(ids[None])[0][0]
+        meaning = hidden.mean(0) / hidden.mean(0).norm()
+        likeness = [scale * meaning @ name / name.norm() for name in model.class_hidden]
+        total = sum(value.exp() for value in likeness)
+        for place in np.ndindex(*expected.shape[1:]):
+            t, y, x = place
+            pixel = features.encoded_map[row // 2, t, :, y, x]
+            logit = (projection.weight @ pixel + projection.bias) @ meaning
+            for index, value in enumerate(likeness):
+                probability = features.class_map[row // 2, t, index, y, x].clamp(1e-4, 1 - 1e-4)
+                odds = (probability / (1 - probability)).log() - math.log(0.01 / 0.99)
+                logit = logit + gain[0] * value.exp() / total * odds
+            expected[row, t, y, x] = logit
+    torch.testing.assert_close(found.grounding_logits - without.grounding_logits, expected)
+    assert expected.std() > 0.1
+
+
+@torch.no_grad()
+def test_classes_seen_for_certain_keep_the_map_finite_in_half_precision():
+    fusion = perturbed_model(grounding_map=True, frozen_grounding=True).model.text_fusion
+    meanings = torch.nn.functional.normalize(torch.randn(4, 16), dim=-1)
+    for probability in (0.0, 1.0):
+        class_map = torch.full((4, 1, 4, 2, 3), probability, dtype=torch.bfloat16)
+        assert fusion.agree(meanings, class_map, meanings).isfinite().all()
 
 
 FIELDS = {

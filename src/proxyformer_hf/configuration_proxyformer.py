@@ -68,6 +68,11 @@ class ProxyFormerConfig(PreTrainedConfig):
         text_to_video (`bool`, defaults to `False`): video tokens attend to words in each layer.
         grounding_map (`bool`, defaults to `False`):
             Add a supervised sentence-to-pixel similarity to the video features before the layers.
+        frozen_grounding (`bool`, defaults to `False`):
+            The grounding map also compares places with the sentence as the text encoder reads it,
+            and the detector's classes with it by their names. Nothing is learned on the side of the
+            words, so that those never heard in training lie near their kin. It needs
+            `grounding_map`, and makes sense with a frozen text encoder.
         soft_selection (`bool`, defaults to `False`):
             Mix the proxies' masks and boxes by the softmax of their class logits, and supervise the
             mixture, instead of taking the best proxy's.
@@ -125,6 +130,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     lexical_dropout: float | int = 0.0
     text_to_video: bool = False
     grounding_map: bool = False
+    frozen_grounding: bool = False
     soft_selection: bool = False
     intermediate_size: int = 0
     pre_norm: bool = False
@@ -182,6 +188,8 @@ class ProxyFormerConfig(PreTrainedConfig):
                 "`choice_loss_coefficient` needs `soft_selection` or `grounding_map`, whose maps "
                 "it is taken of."
             )
+        if self.frozen_grounding and not self.grounding_map:
+            raise ValueError("`frozen_grounding` needs `grounding_map`, which it is a part of.")
         if not 0 <= self.lexical_dropout < 1:
             raise ValueError(f"`lexical_dropout` must lie in [0, 1), got {self.lexical_dropout}.")
         if self.hidden_size % self.num_attention_heads or self.hidden_size % 4:

@@ -46,6 +46,8 @@ from .loss_proxyformer import (
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
 SCORE_EPS = 1e-6  # bounds the logit of a score
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature
+RARE = 0.01  # probability of a class anywhere, which detectors start from under a focal loss
+MIN_CLASS_PROBABILITY = 1e-4  # bounds its logit
 
 
 @dataclass
@@ -587,6 +589,11 @@ class ProxyFormerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.weight)  # training on single frames leaves other frames' at 0
         elif isinstance(module, ProxyFormerTextFusion) and self.config.grounding_map:
             init.zeros_(module.grounding_bias)
+            if module.meaning_projection is not None:
+                init.zeros_(module.meaning_projection.weight)
+                if self.config.detector_config is not None:
+                    init.constant_(module.class_scale, math.log(20))
+                    init.constant_(module.class_gain, 0.5)
         elif isinstance(module, ProxyFormerModel):
             for words in (module.class_hidden, module.class_embeddings):
                 if words is not None:
@@ -902,7 +909,12 @@ def video_extents(
 
 
 class ProxyFormerTextFusion(nn.Module):
-    """What the words may do to the video before the layers: `early_fusion`, `grounding_map`."""
+    """What the words may do to the video before the layers: `early_fusion`, `grounding_map`.
+
+    With `frozen_grounding` the map also compares places with the sentence as the frozen text
+    encoder reads it. Only the side of the pixels is learned: a word that no training expression has
+    lies where the encoder puts it, near its kin.
+    """
 
     def __init__(self, config: ProxyFormerConfig):
         super().__init__()
@@ -914,6 +926,12 @@ class ProxyFormerTextFusion(nn.Module):
             self.word_projection = nn.Linear(config.hidden_size, config.hidden_size)
             self.map_projection = nn.Linear(1, config.hidden_size)
             self.grounding_bias = nn.Parameter(torch.empty(1))  # FSDP takes no scalar
+        self.meaning_projection = None
+        if config.frozen_grounding:
+            self.meaning_projection = nn.Linear(config.hidden_size, config.text_config.hidden_size)
+            if config.detector_config is not None:
+                self.class_scale = nn.Parameter(torch.empty(1))  # log of the inverse temperature
+                self.class_gain = nn.Parameter(torch.empty(1))
 
     def forward(
         self,
@@ -921,9 +939,22 @@ class ProxyFormerTextFusion(nn.Module):
         tokens: ProxyFormerTokens,
         words: Tensor,
         valid_words: Tensor | None,
+        meaning: Tensor | None = None,
+        class_map: Tensor | None = None,
+        class_meanings: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
-        """Video (R, T, H*W, C) after the fusion, and grounding logits (R, T, H*W)."""
+        """
+        Args:
+            video: (R, T, H*W, C).
+            words, valid_words: (R, L, C) and (R, L).
+            meaning: (R, D) of norm 1, the sentence as the text encoder reads it.
+            class_map: (R, T, num_labels, H, W), probabilities of the detector's classes.
+            class_meanings: (num_labels, D) of norm 1.
+
+        Returns:
+            Video (R, T, H*W, C) after the fusion, and grounding logits (R, T, H*W).
+        """
         if self.attention is not None:
             query = tokens.at_space(video).flatten(1, 2)
             update, _ = self.attention(query, words, words, valid_words, **kwargs)
@@ -938,8 +969,23 @@ class ProxyFormerTextFusion(nn.Module):
         phrase = (word * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).sqrt()
         similarity = torch.einsum("rtpc,rc->rtp", place, phrase)
         logits = similarity * place.shape[-1] ** -0.5 + self.grounding_bias
+        if self.meaning_projection is not None:
+            meant = self.meaning_projection(video)
+            logits = logits + torch.einsum("rtpd,rd->rtp", meant, meaning.to(meant))
+        if class_map is not None and self.meaning_projection is not None:
+            agreement = self.agree(meaning, class_map, class_meanings)
+            logits = logits + self.class_gain * agreement.flatten(2)
         # The map is learned from the masks alone; the layers read it as they read the pixels.
         return video + self.map_projection(logits.detach().sigmoid()[..., None]), logits
+
+    def agree(self, meaning: Tensor, class_map: Tensor, class_meanings: Tensor) -> Tensor:
+        """How much more than usual a place looks like the classes that the sentence is about:
+        (R, T, H, W), a mean of log odds."""
+        alike = (self.class_scale.exp() * meaning @ class_meanings.T).softmax(-1)
+        # half precision would round a probability near 1 to it, and its log odds to infinity
+        exact = class_map.to(torch.promote_types(class_map.dtype, torch.float32))
+        odds = exact.logit(MIN_CLASS_PROBABILITY) - math.log(RARE / (1 - RARE))
+        return torch.einsum("rk,rtkhw->rthw", alike.to(odds), odds)
 
 
 def valid_places(extents: Tensor, height: int, width: int, stride: int) -> Tensor:
@@ -1107,8 +1153,9 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
 
     def encode_text(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Words F_t (R, L, C) and their mean, the sentence (R, C)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Words F_t (R, L, C), their mean, the sentence (R, C), and its meaning (R, D): the mean of
+        what the text encoder reads, of norm 1."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_text):
             hidden = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
         words = self.text_projection(hidden)
@@ -1116,7 +1163,8 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             lexical = self.lexical_projection(self.get_input_embeddings()(input_ids))
             kept = lexical.new_ones(*lexical.shape[:2], 1)
             words = words + lexical * F.dropout(kept, self.config.lexical_dropout, self.training)
-        return words, masked_mean(words, attention_mask, dim=1)
+        meaning = F.normalize(masked_mean(hidden, attention_mask, dim=1), dim=-1)
+        return words, masked_mean(words, attention_mask, dim=1), meaning
 
     @can_return_tuple
     def forward(
@@ -1148,23 +1196,27 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
                 f"{input_ids.shape[0]} expressions do not divide evenly among {num_videos} videos."
             )
         num_expressions = input_ids.shape[0] // num_videos
-        encoded_map, extents, frame_mask, pixel_mask = (
+        encoded_map, class_map, extents, frame_mask, pixel_mask = (
             None if tensor is None else tensor.repeat_interleave(num_expressions, dim=0)
             for tensor in (
                 video_features.encoded_map,
+                video_features.class_map,
                 video_features.extents,
                 video_features.frame_mask,
                 video_features.pixel_mask,
             )
         )
 
-        words, sentence = self.encode_text(input_ids, attention_mask)
+        words, sentence, meaning = self.encode_text(input_ids, attention_mask)
         video = encoded_map.flatten(3).transpose(2, 3).contiguous()
         tokens = self.locate_tokens(encoded_map, extents)
         grounding_logits = None
         if self.text_fusion is not None:
+            class_meanings = None
+            if self.class_hidden is not None:
+                class_meanings = F.normalize(self.class_hidden, dim=-1)
             video, grounding_logits = self.text_fusion(
-                video, tokens, words, attention_mask, **kwargs
+                video, tokens, words, attention_mask, meaning, class_map, class_meanings, **kwargs
             )
         encoder_outputs = self.encoder(video, words, tokens, attention_mask, **kwargs)
         video = encoder_outputs.last_hidden_state
