@@ -35,6 +35,7 @@ def test_defaults_are_the_paper():
         "mask_loss_coefficient": 2,
         # nothing that the paper does not have
         "confusable_weight": 1,
+        "absent_weight": 1,
         "choice_loss_coefficient": 0,
         "detector_config": None,
         "early_fusion": False,
@@ -79,6 +80,7 @@ def test_default_backbones_are_resnet_50_and_roberta_base():
 
 INVALID = [
     ({"confusable_weight": 0}, "confusable_weight"),
+    ({"absent_weight": -1}, "absent_weight"),
     ({"choice_loss_coefficient": 1}, "choice_loss_coefficient"),
     ({"frozen_grounding": True}, "frozen_grounding"),
     ({"score_scale": 0}, "score_scale"),

@@ -104,11 +104,13 @@ def giou_loss(box, target):
 class Reference:
     """The clip's ground truth and its losses, one pixel at a time.
 
-    Groups of `num_expressions` rows are of one clip; what another row of it shows weighs `others`.
+    Groups of `num_expressions` rows are of one clip; what another row of it shows weighs `others`,
+    a row whose object is nowhere `absent`.
     """
 
-    def __init__(self, labels, frame_mask, pixel_mask, num_expressions=1, others=1.0):
+    def __init__(self, labels, frame_mask, pixel_mask, num_expressions=1, others=1.0, absent=1.0):
         self.labels, self.num_expressions, self.others = labels.numpy(), num_expressions, others
+        self.absent = absent
         self.size = [(m.any(1).sum().item(), m.any(0).sum().item()) for m in pixel_mask]
         batch, frames = frame_mask.shape
         self.rows, self.frame_mask = range(batch), frame_mask
@@ -226,8 +228,9 @@ class Reference:
             logits = [logit for logit, _ in self.tube(selected_masks, b)]
             tube = list(zip(logits, self.cover(b), strict=True))
             entropy = [cross_entropy(logit, g) for logit, g in tube]
-            loss += np.average(entropy, weights=self.tube_weights(b))
-            loss += share_dice([(sigmoid(logit), g) for logit, g in tube])
+            own = np.average(entropy, weights=self.tube_weights(b))
+            own += share_dice([(sigmoid(logit), g) for logit, g in tube])
+            loss += own if self.visible[b] else self.absent * own
         return loss / len(rows)
 
     def grounding(self, logits, stride):
@@ -248,7 +251,8 @@ class Reference:
                             share = np.mean([self.labels[b, t, y, x] > 0 for y, x in places])
                             cells.append(cross_entropy(logits[b, t, i, j].item(), share))
                             weights.append(np.mean([self.weight(b, t, y, x) for y, x in places]))
-            loss += np.average(cells, weights=weights)
+            own = np.average(cells, weights=weights)
+            loss += own if self.visible[b] else self.absent * own
         return loss / len(rows)
 
     def places(self, b):
@@ -300,13 +304,18 @@ def batch(request):
     return make_labels(), frame_mask, torch.ones(BATCH, HEIGHT, WIDTH, dtype=torch.bool)
 
 
-@pytest.mark.parametrize(("num_expressions", "others"), [(1, 8.0), (3, 8.0), (3, 1.0)])
+@pytest.mark.parametrize(
+    ("num_expressions", "others", "absent"), [(1, 8.0, 1.0), (3, 8.0, 0.0), (3, 1.0, 0.5)]
+)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_term_equals_the_loops_over_the_formulas(batch, seed, num_expressions, others):
-    config = make_config(confusable_weight=others, choice_loss_coefficient=3.0, grounding_map=True)
+def test_every_term_equals_the_loops_over_the_formulas(
+    batch, seed, num_expressions, others, absent
+):
+    weights = {"confusable_weight": others, "absent_weight": absent}
+    config = make_config(**weights, choice_loss_coefficient=3.0, grounding_map=True)
     prediction, extras = make_prediction(seed), make_extras(seed)
     extras["num_expressions"] = num_expressions
-    reference = Reference(*batch, num_expressions, others)
+    reference = Reference(*batch, num_expressions, others, absent)
     expected = reference.losses(prediction, config)
     expected["jsc"] = reference.jsc(prediction, config, **extras)
     expected["selection"] = reference.selection(extras["selected_masks"])

@@ -95,6 +95,10 @@ class ProxyFormerConfig(PreTrainedConfig):
         confusable_weight (`float`, defaults to 1.0):
             Weight, in the cross-entropies of selection and grounding, of a pixel that another
             expression of the clip describes: small, and what the words must tell apart.
+        absent_weight (`float`, defaults to 1.0):
+            Weight, in the terms of selection and grounding, of an expression whose object is in no
+            frame. With 0 the score alone learns to tell that: masks that learn to be empty are so
+            for unknown words as well.
         score_scale, score_offset (`float`, default to 1.0 and 0.0):
             Calibrate the score: the best trajectory's class logit is multiplied and shifted, so
             that the score is the share of such expressions whose object is shown.
@@ -147,6 +151,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     grounding_loss_coefficient: float | int = 2.0
     choice_loss_coefficient: float | int = 0.0
     confusable_weight: float | int = 1.0
+    absent_weight: float | int = 1.0
     score_scale: float | int = 1.0
     score_offset: float | int = 0.0
     initializer_range: float | int = 0.02
@@ -177,7 +182,7 @@ class ProxyFormerConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         coefficients = [name for name in vars(self) if name.endswith("_loss_coefficient")]
-        for name in (*coefficients, "intermediate_size", "vision_neck_size"):
+        for name in (*coefficients, "absent_weight", "intermediate_size", "vision_neck_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         for name in ("confusable_weight", "score_scale"):

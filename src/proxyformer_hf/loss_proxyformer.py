@@ -412,8 +412,19 @@ def _pixel_weights(targets: ReferringTargets, num_expressions: int, others: floa
     return torch.where(targets.supervised, weights / mean[:, None, None, None], 0.0)
 
 
+def _row_weights(targets: ReferringTargets, absent: float) -> Tensor:
+    """Weights (batch,) of rows in the terms of the answer and of the grounding map: 1, but `absent`
+    where the object is in no frame; 0 where nothing is annotated."""
+    weights = torch.where(targets.visible.any(dim=1), 1.0, absent)
+    return torch.where(targets.annotated.any(dim=1), weights, 0.0)
+
+
 def _selection_loss(
-    selected_masks: Tensor, targets: ReferringTargets, weights: Tensor, num_rows: Tensor
+    selected_masks: Tensor,
+    targets: ReferringTargets,
+    weights: Tensor,
+    row_weights: Tensor,
+    num_rows: Tensor,
 ) -> Tensor:
     """Binary cross-entropy plus dice of the model's answer, averaged over annotated rows.
 
@@ -426,13 +437,14 @@ def _selection_loss(
     entropy = F.binary_cross_entropy_with_logits(selected_masks, cover, reduction="none")
     per_row = _masked_mean(entropy * weights, supervised, dim=(1, 2, 3))
     per_row = per_row + share_dice(selected_masks, cover, supervised, dim=(1, 2, 3))
-    return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
+    return (per_row * row_weights).sum() / num_rows
 
 
 def _grounding_loss(
     grounding_logits: Tensor,
     targets: ReferringTargets,
     weights: Tensor,
+    row_weights: Tensor,
     stride: int,
     num_rows: Tensor,
 ) -> Tensor:
@@ -442,6 +454,7 @@ def _grounding_loss(
         grounding_logits: (batch, num_frames, rows, columns), one logit per stride x stride pixels.
             Rows and columns may extend over the model's own padding, which is ignored.
         weights: of [`_pixel_weights`]; a cell has the mean of its pixels'.
+        row_weights: of [`_row_weights`].
         stride: pixels per cell, a multiple of 4.
     """
     cell = stride // MASK_STRIDE
@@ -457,7 +470,7 @@ def _grounding_loss(
     cell_weights = F.avg_pool2d(F.pad(weights, padding), cell) / valid_share.clamp(min=1 / cell**2)
     total = torch.where(supervised, cell_weights, 0.0).sum((1, 2, 3)).clamp(min=1e-6)
     per_row = torch.where(supervised, entropy * cell_weights, 0.0).sum((1, 2, 3)) / total
-    return torch.where(targets.annotated.any(dim=1), per_row, 0.0).sum() / num_rows
+    return (per_row * row_weights).sum() / num_rows
 
 
 def _choice_loss(
@@ -517,8 +530,8 @@ def proxyformer_loss(
     """The training loss of a batch, in float32 whatever the autocast state.
 
     A row whose object is in no frame trains as "not referred": all its trajectories are negatives,
-    the selected and grounding masks have empty targets, and every matched term is 0. Optional
-    tensors that are None leave their terms out.
+    the selected and grounding masks have empty targets (`config.absent_weight`), and every matched
+    term is 0. Optional tensors that are None leave their terms out.
 
     Args:
         predictions: one per decoder layer, the final one last. The others are auxiliary: matched
@@ -547,6 +560,7 @@ def proxyformer_loss(
     with torch.autocast(final.masks.device.type, enabled=False):
         num_visible, num_rows = _divisors(targets, counts)
         weights = _pixel_weights(targets, num_expressions, config.confusable_weight)
+        row_weights = _row_weights(targets, config.absent_weight)
         losses, index = _trajectory_losses(final, targets, config, num_visible)
         if joint_embedding is not None and _coefficient(config, "jsc"):
             queries = _positive_queries(proxy_queries.float(), index, frame_mask)
@@ -555,11 +569,16 @@ def proxyformer_loss(
             )
         if selected_masks is not None and _coefficient(config, "selection"):
             losses["selection"] = _selection_loss(
-                selected_masks.float(), targets, weights, num_rows
+                selected_masks.float(), targets, weights, row_weights, num_rows
             )
         if grounding_logits is not None and _coefficient(config, "grounding"):
             losses["grounding"] = _grounding_loss(
-                grounding_logits.float(), targets, weights, config.encoded_stride, num_rows
+                grounding_logits.float(),
+                targets,
+                weights,
+                row_weights,
+                config.encoded_stride,
+                num_rows,
             )
         if _coefficient(config, "choice"):
             losses["choice"] = sum(
