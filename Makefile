@@ -13,7 +13,8 @@ $(INSTALLED): pyproject.toml
 
 demo: setup
 	$(BIN)/proxyformer segment src/proxyformer_hf/assets/demo.mp4 \
-		"the woman in the orange suit" "the cup" --output outputs/demo.mp4
+		"the woman in the orange suit" "the cup" "a dog" --min-score 0.5 \
+		--output outputs/demo.mp4
 
 test: setup
 	PYTHON=$(BIN)/python scripts/fetch_transformers_tests.sh

@@ -45,6 +45,7 @@ def test_defaults_are_the_paper():
         "grounding_map": False,
         "frozen_grounding": False,
         "soft_selection": False,
+        "single_region": False,
         "intermediate_size": 0,
         "pre_norm": False,
         "vision_neck_size": 0,

@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from torchvision.ops import box_convert, masks_to_boxes
 
-from proxyformer_hf.masks import boxes_from_masks, davis_palette, load_mask, save_mask
+from proxyformer_hf.masks import (
+    boxes_from_masks,
+    davis_palette,
+    keep_surest_region,
+    load_mask,
+    save_mask,
+)
 
 
 def random_masks(*shape, density=0.02):
@@ -119,3 +126,29 @@ def test_failed_saving_keeps_the_finished_mask(tmp_path, monkeypatch):
 def test_mask_of_another_kind_is_refused(tmp_path, mask):
     with pytest.raises(ValueError, match="a mask is bool or uint8"):
         save_mask(tmp_path / "mask.png", mask)
+
+
+@pytest.mark.parametrize("density", [0.2, 0.6, 0.9])  # specks; winding regions; nearly one
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_region_that_is_kept_is_the_one_with_the_peak(density, compiled):
+    noise = torch.randn(2, 6, 13, 21, generator=torch.Generator().manual_seed(0))
+    logits = noise - noise.quantile(1 - density)
+    keep = keep_surest_region
+    if compiled:
+        keep = torch.compile(keep, fullgraph=True, dynamic=False, backend="eager")
+    for before, after in zip(logits.flatten(0, 1), keep(logits).flatten(0, 1), strict=True):
+        regions, count = ndimage.label(before.numpy() > 0)
+        peaks = ndimage.maximum(before.numpy(), regions, range(1, count + 1))
+        kept = torch.from_numpy(regions == 1 + np.argmax(peaks))
+        assert count > 1 or density == 0.9
+        torch.testing.assert_close(after, torch.where(kept, before, -before.abs()), rtol=0, atol=0)
+
+
+def test_a_spiral_is_one_region_and_no_region_stays_none():
+    spiral = torch.tensor(
+        [[1, 1, 1, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+    )
+    logits = torch.where(spiral > 0, 1.0, -1.0)
+    logits[0, 0] = 2.0
+    assert torch.equal(keep_surest_region(logits), logits)
+    assert torch.equal(keep_surest_region(-logits.abs()), -logits.abs())

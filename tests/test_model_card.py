@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from proxyformer_hf.configuration_nanodet import NanoDetConfig
 from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
 from proxyformer_hf.configuration_video_swin import VideoSwinConfig
 from proxyformer_hf.data.load import BUILDERS
@@ -107,6 +108,14 @@ def test_card_describes_the_model_in_the_folder_not_the_recipe(folder):
     assert "| visual backbone | video_swin |" in text
     assert "1 layers of 16 channels, 3 proxies" in text
     assert "`num_hidden_layers: 1`" in text and "`num_queries: 3`" in text
+
+
+def test_card_of_a_model_with_a_detector_names_it(tmp_path):
+    names = {0: "cat", 1: "dog"}
+    detector = NanoDetConfig(stem_size=4, neck_size=4, depths=(1, 1, 1, 1), id2label=names)
+    save_tiny_checkpoint(tmp_path, detector_config=detector, freeze_text=True)
+    text = write_model_card(tmp_path, "tiny", recipe_of()).read_text()
+    assert "| detector | NanoDet of 2 classes, frozen |" in text and "detector_config" not in text
 
 
 @pytest.mark.parametrize("line", PAPER_TABLES.strip().splitlines())

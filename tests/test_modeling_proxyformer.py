@@ -85,6 +85,7 @@ VARIANTS = {
     "grounding_map": {"grounding_map": True},
     "frozen_grounding": {"grounding_map": True, "frozen_grounding": True},
     "soft_selection": {"soft_selection": True},
+    "single_region": {"single_region": True},
     "feed_forward": {"intermediate_size": 12},
     "pre_norm": {"pre_norm": True},
     "recipe": {**RECIPE, "text_to_video": True, "vision_neck_size": 6},

@@ -76,6 +76,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         soft_selection (`bool`, defaults to `False`):
             Mix the proxies' masks and boxes by the softmax of their class logits, and supervise the
             mixture, instead of taking the best proxy's.
+        single_region (`bool`, defaults to `False`):
+            Of the connected regions of the answer's mask in a frame only the surest is kept (not in
+            training): right where expressions name one object, wrong for "both swans".
         intermediate_size (`int`, defaults to 0): feed-forward width; 0 is none, the paper's figure.
         pre_norm (`bool`, defaults to `False`): normalise before each sub-layer instead of after.
         jsc_semantics (`str`, defaults to "both"):
@@ -136,6 +139,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     grounding_map: bool = False
     frozen_grounding: bool = False
     soft_selection: bool = False
+    single_region: bool = False
     intermediate_size: int = 0
     pre_norm: bool = False
     jsc_semantics: Literal["none", "video", "text", "both"] = "both"

@@ -1,10 +1,11 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""Binary masks: the boxes around them and their PNG files."""
+"""Masks: their boxes, their connected regions and their PNG files."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from .video_io import atomic_path
@@ -55,6 +56,30 @@ def _extent(occupied: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     first = torch.where(occupied, positions, occupied.shape[-1]).amin(-1)
     last = torch.where(occupied, positions + 1, 0).amax(-1)
     return first, last
+
+
+def keep_surest_region(logits: torch.Tensor) -> torch.Tensor:
+    """Mask logits whose positive places are one connected region, the one with the largest logit.
+
+    The logits of the other regions change their sign, which leaves the outline of the one where it
+    is when they are upsampled. Neighbours share a side. `torch.compile` and `torch.export` take it:
+    there a region ends height + width steps from its peak, which only winding ones notice.
+
+    Args:
+        logits: (..., height, width).
+    """
+    height, width = logits.shape[-2:]
+    flat = logits.reshape(-1, 1, height, width)
+    inside = (flat > 0).to(logits.dtype)
+    region = inside * (flat == flat.amax((2, 3), keepdim=True))  # it grows from its peak
+    compiling = torch.compiler.is_compiling()  # when the number of steps has to be known
+    for _ in range(height + width if compiling else height * width):
+        before = region
+        region = inside * F.max_pool2d(region, (1, 3), stride=1, padding=(0, 1))
+        region = inside * F.max_pool2d(region, (3, 1), stride=1, padding=(1, 0))
+        if not compiling and torch.equal(region, before):
+            break
+    return torch.where(inside > region, -flat, flat).view(logits.shape)
 
 
 def save_mask(path: str | Path, mask: np.ndarray) -> None:

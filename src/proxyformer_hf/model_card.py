@@ -268,7 +268,7 @@ def shape_of(vision: VideoSwinConfig) -> tuple[int, list[int]]:
 
 def changed_fields(config: ProxyFormerConfig) -> dict[str, Any]:
     """Fields of the model, beside its backbones, that differ from the paper's."""
-    others = ("text_config", "vision_config", "freeze_text")
+    others = ("text_config", "vision_config", "detector_config", "freeze_text")
     fields = [name for name in ProxyFormerConfig.__annotations__ if name not in others]
     values = {name: getattr(config, name) for name in fields}
     return {
@@ -287,6 +287,8 @@ def describe_model(models: Sequence[Model]) -> Iterator[tuple[str, str]]:
     changed = [f"`{name}: {json.dumps(value)}`" for name, value in changed_fields(config).items()]
     yield "model", ""
     yield "visual backbone", visions + new.get("vision", "")
+    if config.detector_config is not None:
+        yield "detector", f"NanoDet of {config.detector_config.num_labels} classes, frozen"
     yield "words", text_of(config) + new.get("text", "")
     yield (
         "interaction",

@@ -42,6 +42,7 @@ from .loss_proxyformer import (
     prepare_targets,
     proxyformer_loss,
 )
+from .masks import keep_surest_region
 
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
 SCORE_EPS = 1e-6  # bounds the logit of a score
@@ -1410,6 +1411,12 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
                 num_expressions=len(mask_labels) // len(videos),
                 counts=loss_counts,
             )
+        if self.config.single_region and not self.training:
+            real = referred_masks
+            if outputs.pixel_mask is not None:  # a region of the padding is none
+                cells = F.max_pool2d(outputs.pixel_mask[:, None].to(real), 4, ceil_mode=True)
+                real = torch.where(cells > 0, real, -real.abs())
+            referred_masks = keep_surest_region(real)
         return ProxyFormerReferringSegmentationOutput(
             loss=loss,
             loss_dict=loss_dict,
