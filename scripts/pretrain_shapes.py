@@ -220,9 +220,11 @@ class ClipReader(nn.Module):
     def choose(self, video: Tensor, tokens: ProxyFormerTokens, batch: NamedClip) -> list[Tensor]:
         """For each clip (expressions, objects), the grounding map's mean on each object."""
         inputs = self.processor(text=batch.texts, return_tensors="pt")
-        words, *_ = self.model.model.encode_text(**inputs)
+        words, _, meaning = self.model.model.encode_text(**inputs)
         rows = video.repeat_interleave(batch.meant.shape[1], dim=0)
-        _, logits = self.model.model.text_fusion(rows, tokens, words, inputs["attention_mask"])
+        _, logits = self.model.model.text_fusion(
+            rows, tokens, words, inputs["attention_mask"], meaning
+        )
         return [
             torch.einsum("etp,ntp->en", own, spread)
             for own, spread in zip(
