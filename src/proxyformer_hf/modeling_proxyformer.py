@@ -37,6 +37,7 @@ from . import modeling_nanodet, modeling_video_swin
 from .configuration_nanodet import NanoDetConfig
 from .configuration_proxyformer import ProxyFormerConfig
 from .loss_proxyformer import (
+    MASK_STRIDE,
     LossCounts,
     ReferringPrediction,
     prepare_targets,
@@ -1414,7 +1415,9 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         if self.config.single_region and not self.training:
             real = referred_masks
             if outputs.pixel_mask is not None:  # a region of the padding is none
-                cells = F.max_pool2d(outputs.pixel_mask[:, None].to(real), 4, ceil_mode=True)
+                cells = F.max_pool2d(
+                    outputs.pixel_mask[:, None].to(real), MASK_STRIDE, ceil_mode=True
+                )
                 real = torch.where(cells > 0, real, -real.abs())
             referred_masks = keep_surest_region(real)
         return ProxyFormerReferringSegmentationOutput(
