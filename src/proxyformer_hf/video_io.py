@@ -339,8 +339,10 @@ class VideoWriter:
         with ExitStack() as stack:
             partial = stack.enter_context(atomic_path(self.path))
             container = stack.enter_context(av.open(str(partial), "w", format="mp4"))
+            # veryfast: a third of the default's time for files of about the same size
+            options = {"crf": "18", "preset": "veryfast"}
             self._stream = container.add_stream(
-                "libx264", rate=_rational(self.fps), options={"crf": "18"}
+                "libx264", rate=_rational(self.fps), options=options
             )
             self._stream.height, self._stream.width = self.height, self.width
             odd = self.height % 2 or self.width % 2

@@ -2,6 +2,7 @@
 """Masks drawn on frames, and contact sheets of a video's frames."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,12 +18,15 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (0, 114, 178),
 )
 MASK_OPACITY = 0.45
+LEGEND_OPACITY = 178  # of 255
 SMALLEST_FONT = 8
 
 
 def _tint(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
-    blended = (1 - MASK_OPACITY) * frame[mask] + MASK_OPACITY * np.array(color)
-    frame[mask] = blended.astype(np.uint8)
+    for channel, value in enumerate(color):
+        blended = (1 - MASK_OPACITY) * np.arange(256) + MASK_OPACITY * value  # of each grey
+        band = frame[..., channel]
+        band[mask] = blended.astype(np.uint8)[band[mask]]
 
 
 def _dilate(mask: np.ndarray, radius: int) -> np.ndarray:
@@ -53,27 +57,30 @@ def _fit(label: str, score: float, font: ImageFont.FreeTypeFont, width: int) -> 
     return text
 
 
-def _draw_legend(image: Image.Image, labels: Sequence[str], scores: Sequence[float]) -> None:
-    """Rows of colour swatch, label and score on a darkened box at the top left."""
-    width, height = image.size
+@lru_cache(maxsize=16)  # it stays as it is for a window of frames
+def _legend(
+    size: tuple[int, int], labels: tuple[str, ...], scores: tuple[float, ...]
+) -> tuple[Image.Image, int]:
+    """Rows of colour swatch, label and score for the top left of a frame of `size` (width, height):
+    RGBA on a darkening box, and the box's distance from the frame's edges."""
+    width, height = size
     # About a twenty-second of the frame, but all rows together within two fifths of it.
     font_size = min(min(width, height) / 22, 0.4 * height / (1.4 * max(1, len(labels))))
     font_size = max(SMALLEST_FONT, round(font_size))
     font = ImageFont.load_default(size=font_size)
     pad, row_height = max(2, font_size // 3), round(1.4 * font_size)
-    text_x = 3 * pad + font_size
-    room = width - text_x - 2 * pad
+    text_x = 2 * pad + font_size
+    room = width - text_x - 3 * pad
     rows = [_fit(*row, font, room) for row in zip(labels, scores, strict=True)]
     right = text_x + max((round(font.getlength(row)) for row in rows), default=0) + pad
-    bottom = pad + row_height * len(rows) + pad
-    area = (pad, pad, right, bottom)
-    image.paste(image.crop(area).point(lambda value: value * 0.3), area)
-    draw = ImageDraw.Draw(image)
+    legend = Image.new("RGBA", (right, pad + row_height * len(rows)), (0, 0, 0, LEGEND_OPACITY))
+    draw = ImageDraw.Draw(legend)
     for index, row in enumerate(rows):
-        middle = pad + pad // 2 + (index + 0.5) * row_height
-        swatch = (2 * pad, middle - font_size / 2, 2 * pad + font_size, middle + font_size / 2)
+        middle = pad // 2 + (index + 0.5) * row_height
+        swatch = (pad, middle - font_size / 2, pad + font_size, middle + font_size / 2)
         draw.rectangle(swatch, fill=PALETTE[index % len(PALETTE)])
         draw.text((text_x, middle), row, font=font, fill="white", anchor="lm")
+    return legend, pad
 
 
 def draw_masks(
@@ -110,7 +117,8 @@ def draw_masks(
     for index, mask in enumerate(masks):
         _outline(drawn, mask, PALETTE[index % len(PALETTE)])
     image = Image.fromarray(drawn)
-    _draw_legend(image, labels, scores)
+    legend, pad = _legend(image.size, tuple(labels), tuple(scores))
+    image.paste(legend, (pad, pad), legend)
     return np.asarray(image)
 
 
