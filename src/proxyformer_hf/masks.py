@@ -7,8 +7,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import ndimage
 
 from .video_io import atomic_path
+
+# neighbours share a side, in one frame
+IN_FRAME = np.stack(
+    [np.zeros((3, 3), bool), ndimage.generate_binary_structure(2, 1), np.zeros((3, 3), bool)]
+)
 
 
 def boxes_from_masks(
@@ -68,18 +74,29 @@ def keep_surest_region(logits: torch.Tensor) -> torch.Tensor:
     Args:
         logits: (..., height, width).
     """
-    height, width = logits.shape[-2:]
-    flat = logits.reshape(-1, 1, height, width)
-    inside = (flat > 0).to(logits.dtype)
-    region = inside * (flat == flat.amax((2, 3), keepdim=True))  # it grows from its peak
-    compiling = torch.compiler.is_compiling()  # when the number of steps has to be known
-    for _ in range(height + width if compiling else height * width):
-        before = region
-        region = inside * F.max_pool2d(region, (1, 3), stride=1, padding=(0, 1))
-        region = inside * F.max_pool2d(region, (3, 1), stride=1, padding=(1, 0))
-        if not compiling and torch.equal(region, before):
-            break
-    return torch.where(inside > region, -flat, flat).view(logits.shape)
+    frames = logits.reshape(-1, *logits.shape[-2:])
+    peaks = frames == frames.amax((1, 2), keepdim=True)
+    region = (_grow if torch.compiler.is_compiling() else _label)(frames > 0, peaks)
+    return torch.where((frames > 0) & ~region, -frames, frames).view(logits.shape)
+
+
+def _label(inside: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
+    """Places of the connected regions (n, height, width) that hold a peak."""
+    labels, count = ndimage.label(inside.numpy(force=True), structure=IN_FRAME)
+    kept = np.zeros(count + 1, bool)
+    kept[labels[peaks.numpy(force=True)]] = True
+    kept[0] = False  # what is outside of all regions
+    return torch.from_numpy(kept[labels]).to(inside.device)
+
+
+def _grow(inside: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
+    """The same, as far as height + width steps lead."""
+    within = inside.float()[:, None]
+    region = within * peaks[:, None]
+    for _ in range(sum(inside.shape[-2:])):
+        region = within * F.max_pool2d(region, (1, 3), stride=1, padding=(0, 1))
+        region = within * F.max_pool2d(region, (3, 1), stride=1, padding=(1, 0))
+    return region[:, 0] > 0
 
 
 def save_mask(path: str | Path, mask: np.ndarray) -> None:
