@@ -12,7 +12,7 @@ PACKAGE = Path(proxyformer_hf.__file__).parent
 
 LAYERS = [
     {"configuration_nanodet"},
-    {"configuration_video_swin", "configuration_proxyformer", "video_io"},
+    {"configuration_video_swin", "configuration_proxyformer", "video_io", "allocation"},
     {"masks", "registration"},
     # Data are made from files, without model or processor.
     {"data.sources", "data.expressions", "data.records", "data.sampling", "data.seeded"},

@@ -14,6 +14,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import ModelOutput
 
+from .allocation import keep_freed_memory
 from .modeling_proxyformer import ProxyFormerForReferringSegmentation
 from .video_io import VideoInfo, iter_frames, probe_video, sample_frame_indices
 from .video_processing_proxyformer import Video
@@ -72,6 +73,9 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
     - `fps`: frames per second of the source, `None` if it has none;
     - `frame_indices`: for each of the T frames its index in the source.
 
+    On a CPU with Linux, making a pipeline has the process keep what memory is freed (see
+    [`keep_freed_memory`]).
+
     Parameters, for the constructor or a call:
         fps, num_frames, stride: which frames to take, see [`sample_frame_indices`]; default all.
         window: frames that the model sees at once; 36 is the Ref-DAVIS17 protocol's clip length.
@@ -85,6 +89,11 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_video_processor = False
     _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     def __call__(
         self,

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import BatchFeature
 
+from ..allocation import keep_freed_memory
 from ..data.decoding import read_frames
 from ..data.records import Row, frame_stems
 from ..data.sampling import split_into_windows, window_around
@@ -85,6 +86,8 @@ def predict(
     """
     root, split = Path(output_dir), split or protocol.split
     state = join_processes(cpu=model.device.type == "cpu")
+    if model.device.type == "cpu":
+        keep_freed_memory()
     with state.main_process_first():
         rows = load_rows(protocol, data_dir, split)
         claim_folder(root, run_settings(model, processor, protocol, split, rows))

@@ -25,6 +25,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
+from ..allocation import keep_freed_memory
 from ..evaluation.protocols import find_protocol
 from ..loss_proxyformer import LossCounts, count_targets
 from ..model_card import write_model_card
@@ -67,6 +68,8 @@ def create_accelerator(recipe: Recipe, output_dir: Path) -> Accelerator:
         # While the main process scores a validation, the others wait.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
     )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     if accelerator.distributed_type == DistributedType.FSDP:
         if recipe.optimizer.ema_decay is not None:
             raise ValueError(

@@ -1,0 +1,21 @@
+# Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+"""How the process gets its memory on a CPU."""
+
+import ctypes
+import sys
+
+KEPT = 2**30  # bytes of freed memory
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of glibc's mallopt
+
+
+def keep_freed_memory() -> None:
+    """Has glibc, from now on, keep up to 1 GiB of freed memory for what the process asks for next.
+
+    By itself it hands the maps of a clip back to the system after each layer, and the system zeroes
+    every page that it hands out again: on two cores the packaged checkpoint's layers then take 1.5
+    times as long. Other systems and C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
