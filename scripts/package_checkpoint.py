@@ -11,6 +11,7 @@ import typer
 from safetensors.torch import save_file
 
 from proxyformer_hf import ProxyFormerForReferringSegmentation, ProxyFormerProcessor
+from proxyformer_hf.modeling_proxyformer import fold_batch_norms
 
 
 def save_weights(model: ProxyFormerForReferringSegmentation, folder: Path) -> None:
@@ -44,7 +45,11 @@ def main(
     partial = target.with_name(target.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model = ProxyFormerForReferringSegmentation.from_pretrained(source).to(torch.float16)
+    model = ProxyFormerForReferringSegmentation.from_pretrained(source, dtype=torch.float32)
+    if not model.config.folded_batch_norm:
+        fold_batch_norms(model.model.video_encoder.backbone)
+        model.config.folded_batch_norm = True
+    model.to(torch.float16)
     save_weights(model, partial)
     # The weights are stored in half precision but computed with in full.
     settings = model.config.to_dict() | {"architectures": [type(model).__name__]}

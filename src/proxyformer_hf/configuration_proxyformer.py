@@ -38,6 +38,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         mask_feature_size (`int`, defaults to 128): channels of the stride-4 mask features.
         vision_neck_size (`int`, defaults to 0): width of an image-level context neck
             (DeepLabV3's without dilated branches) on the encoded map; 0 is none, the paper.
+        folded_batch_norm (`bool`, defaults to `False`):
+            timm's frozen batch norms are part of the convolutions before them, as
+            `scripts/package_checkpoint.py` leaves them: the same maps in two thirds of the time.
         temporal_convolution (`bool`, defaults to `False`):
             Add to each place of the encoded map a 3x3x3 convolution of its neighbourhood in time
             and space, once for all expressions: what moves where, which networks applied per frame
@@ -128,6 +131,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     encoded_stride: int = 32
     mask_feature_size: int = 128
     vision_neck_size: int = 0
+    folded_batch_norm: bool = False
     temporal_convolution: bool = False
     pixel_lateral: bool = False
     interaction: Literal["decoupled", "full", "direct", "conditional"] = "decoupled"

@@ -9,6 +9,7 @@ proxies per frame, L words, C channels, H x W the encoded map.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -181,6 +182,11 @@ def masked_mean(hidden: Tensor, valid: Tensor | None, dim: int) -> Tensor:
         return hidden.mean(dim)
     weight = valid.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(dim) / weight.sum(dim).clamp(min=1)
+
+
+def for_each(tensor: Tensor, num_expressions: int) -> Tensor:
+    """The rows (B, ...) for each expression of a video, (B * E, ...); of one, without a copy."""
+    return tensor[:, None].expand(-1, num_expressions, *tensor.shape[1:]).flatten(0, 1)
 
 
 def eager_attention_forward(
@@ -718,6 +724,8 @@ class ProxyFormerVideoEncoder(nn.Module):
     def __init__(self, config: ProxyFormerConfig):
         super().__init__()
         self.backbone = AutoBackbone.from_config(config.vision_config)
+        if config.folded_batch_norm:
+            fold_batch_norms(self.backbone)
         self.levels = backbone_levels(self.backbone, config.encoded_stride)
         timm_network = getattr(self.backbone, "_backbone", None)
         self.channels_last = getattr(timm_network, "output_fmt", "NCHW") == "NHWC"
@@ -839,6 +847,22 @@ class ProxyFormerVideoEncoder(nn.Module):
             for canvas, features in zip(maps, own, strict=True):
                 canvas[rows, :frames, :, : features.shape[-2], : features.shape[-1]] = features
         return maps
+
+
+@torch.no_grad()
+def fold_batch_norms(network: nn.Module) -> None:
+    """Merges timm's frozen batch norms into the convolutions before them, whose bias they become:
+    the same numbers without the norms' passes over every map."""
+    from timm.layers import FrozenBatchNormAct2d  # the network has imported it
+
+    for parent in list(network.modules()):
+        for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNormAct2d):
+                scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+                before = 0 if conv.bias is None else conv.bias
+                conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None])
+                conv.bias = nn.Parameter((before - norm.running_mean) * scale + norm.bias)
+                setattr(parent, name, norm.act)
 
 
 def part_size(frames: Tensor) -> int:
@@ -1027,8 +1051,8 @@ class ProxyFormerMaskDecoder(nn.Module):
             stride //= 2
             hidden = F.interpolate(hidden, scale_factor=2.0, mode="nearest")
             # the map of a video meets the states of each of its expressions
-            hidden = hidden.view(lateral.shape[0], -1, *lateral.shape[1:]) + lateral[:, None]
-            hidden = hidden.view(rows, num_frames, *lateral.shape[2:])
+            hidden = hidden.unflatten(0, (lateral.shape[0], -1, num_frames)) + lateral[:, None]
+            hidden = hidden.flatten(0, 1)
             if extents is not None:  # what lies beyond a frame must be the zeros of its own border
                 hidden = hidden * valid_places(extents, *hidden.shape[-2:], stride)[:, None, None]
             hidden = fusion(hidden.flatten(0, 1))
@@ -1199,7 +1223,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             )
         num_expressions = input_ids.shape[0] // num_videos
         encoded_map, class_map, extents, frame_mask, pixel_mask = (
-            None if tensor is None else tensor.repeat_interleave(num_expressions, dim=0)
+            None if tensor is None else for_each(tensor, num_expressions)
             for tensor in (
                 video_features.encoded_map,
                 video_features.class_map,
@@ -1223,7 +1247,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         encoder_outputs = self.encoder(video, words, tokens, attention_mask, **kwargs)
         video = encoder_outputs.last_hidden_state
         pooled_video = masked_mean(video.flatten(1, 2), tokens.over_clip(*video.shape[1:3]), dim=1)
-        video = video.transpose(2, 3).reshape(encoded_map.shape)
+        video = video.unflatten(2, encoded_map.shape[-2:]).permute(0, 1, 4, 2, 3)  # channels last
         mask_features = self.mask_decoder(video, video_features.lateral_maps, extents)
 
         height, width = (-(-size // 4) for size in video_features.frame_size)
