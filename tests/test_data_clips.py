@@ -226,6 +226,28 @@ def test_objects_of_other_videos_are_pasted_with_their_motion(data):
     assert composed > 5
 
 
+def test_what_is_pasted_is_called_by_the_names_of_its_kin(data):
+    recipe = ClipRecipe(
+        video_share=1,
+        video_absent_share=0,
+        kin_share=1,
+        video_size=(48, 80),
+        composed_share=1,
+        own_motion_share=0.5,
+    )
+    videos = TrainingClips(*data, recipe, num_samples=30, seed=0)
+    kin = {"boat": VESSELS, "elephant": BEASTS}
+    called = 0
+    for i in range(len(videos)):
+        texts = videos[i]["expressions"]
+        own = next((kin[name] for name in kin if name in texts[1]), None)
+        names = next((names for names in (VESSELS, BEASTS) if texts[0].split()[-1] in names), None)
+        if own is not None and names is not None:
+            called += 1
+            assert names != own
+    assert called > 5
+
+
 def test_targets_are_large_and_mostly_in_view():
     boxes = [("dog", (10, 10, 60, 60)), ("dog", (100, 50, 110, 60)), ("dog", (150, 10, 196, 60))]
     assert scene_of(boxes).targets() == [0, 2]

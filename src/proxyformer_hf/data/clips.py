@@ -398,9 +398,9 @@ class TrainingClips(SeededDataset):
         wordings = wordings[: recipe.num_expressions - num_absent - len(entries)]
         entries += [(vary_article(text, rng), masks) for text in wordings]
         if wordings and len(video.targets) == 1:
-            names = kin_names(*video.targets, shown - video.targets)
-            if names and rng.random() < recipe.kin_share:
-                entries[-1] = (call(names, rng), masks)
+            name = self._kin(*video.targets, shown - video.targets, rng)
+            if name is not None:
+                entries[-1] = (name, masks)
         if num_absent:
             entries.append((self._absent_from(shown, rng), np.zeros_like(masks)))
         texts, all_masks = [text for text, _ in entries], np.stack([mask for _, mask in entries])
@@ -428,7 +428,8 @@ class TrainingClips(SeededDataset):
             composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
             if composed is None:
                 return None
-            name = name_alone(image, instance, composed[2], rng)
+            name = self._kin(instance.category, video.shown, rng)
+            name = name or name_alone(image, instance, composed[2], rng)
             return *composed, name, frozenset({instance.category})
         doubtful = with_confusable(video.shown)
         others = [other for other in self.videos if not other.targets & doubtful]
@@ -440,7 +441,15 @@ class TrainingClips(SeededDataset):
         if composed is None:
             return None
         # the other expressions may tell of what surrounds it there
-        return *composed, vary_article(other.expressions[NOUN_PHRASE], rng), other.targets
+        name = vary_article(other.expressions[NOUN_PHRASE], rng)
+        if len(other.targets) == 1:
+            name = self._kin(*other.targets, video.shown, rng) or name
+        return *composed, name, other.targets
+
+    def _kin(self, category: str, others: frozenset[str], rng: np.random.Generator) -> str | None:
+        """At times, the name of a kin for what is alone of its kind."""
+        names = kin_names(category, others)
+        return call(names, rng) if names and rng.random() < self.recipe.kin_share else None
 
     def _foreign(self, video: LabelledVideo, rng: np.random.Generator):
         """An instance that can be cut out whole, unlike anything that the video shows."""
