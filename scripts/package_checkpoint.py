@@ -14,6 +14,25 @@ from proxyformer_hf import ProxyFormerForReferringSegmentation, ProxyFormerProce
 from proxyformer_hf.modeling_proxyformer import fold_batch_norms
 
 
+@torch.no_grad()
+def fold(model: ProxyFormerForReferringSegmentation) -> None:
+    """Folds the frozen batch norms of a timm backbone, where that is what it computes.
+
+    Raises:
+        ValueError: a norm is not applied to the convolution that stands before it.
+    """
+    config, backbone = model.config, model.model.video_encoder.backbone
+    if config.folded_batch_norm or not getattr(config.vision_config, "freeze_batch_norm_2d", False):
+        return
+    frames = torch.rand(1, 3, 64, 64)
+    before = backbone.eval()(frames).feature_maps
+    fold_batch_norms(backbone)
+    for features, expected in zip(backbone(frames).feature_maps, before, strict=True):
+        if not torch.allclose(features, expected, rtol=1e-3, atol=1e-3 * expected.abs().max()):
+            raise ValueError(f"the batch norms of {config.vision_config.backbone} cannot be folded")
+    config.folded_batch_norm = True
+
+
 def save_weights(model: ProxyFormerForReferringSegmentation, folder: Path) -> None:
     """Two shards: a frozen text encoder keeps its file, and so its blob in git, from run to run."""
     shards = {"model-text.safetensors": {}, "model-trained.safetensors": {}}
@@ -46,9 +65,7 @@ def main(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     model = ProxyFormerForReferringSegmentation.from_pretrained(source, dtype=torch.float32)
-    if not model.config.folded_batch_norm:
-        fold_batch_norms(model.model.video_encoder.backbone)
-        model.config.folded_batch_norm = True
+    fold(model)
     model.to(torch.float16)
     save_weights(model, partial)
     # The weights are stored in half precision but computed with in full.

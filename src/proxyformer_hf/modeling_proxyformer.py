@@ -851,8 +851,8 @@ class ProxyFormerVideoEncoder(nn.Module):
 
 @torch.no_grad()
 def fold_batch_norms(network: nn.Module) -> None:
-    """Merges timm's frozen batch norms into the convolutions before them, whose bias they become:
-    the same numbers without the norms' passes over every map."""
+    """Merges timm's frozen batch norms into the convolutions that stand before them in a module,
+    whose bias they become: the same maps without the norms' passes over each."""
     from timm.layers import FrozenBatchNormAct2d  # the network has imported it
 
     for parent in list(network.modules()):
