@@ -53,7 +53,7 @@ from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
 
 BLIND = "an object"
 LARGE, VERY_LARGE = 0.03, 0.1  # of the image
-SCENES = 4  # composed of each video
+SCENES = 12  # composed of each video
 VISIBLE = 0.005  # of the frame: an absent thing's mask that is larger is seen
 BINS = 10
 SPEED_FRAMES, SPEED_RUNS = 16, 3
@@ -233,7 +233,8 @@ def size_of(share: float) -> str:
 def composed_scores(
     model, processor, videos: list[LabelledVideo], images: list[LabelledImage], size: int
 ) -> Scores:
-    """Right and swapped IoU by video, of the videos' own objects, of pasted ones and of all."""
+    """Right and swapped IoU, and share of identity switches, by video, of the videos' own objects,
+    of pasted ones and of all."""
     values = defaultdict(lambda: defaultdict(list))
     scenes = [(video, number) for video in videos for number in range(SCENES)]
     for video, number in tqdm(scenes, desc="composed scenes", leave=False):
@@ -243,8 +244,21 @@ def composed_scores(
             for group in (video.name, owner, "all"):
                 values[group]["right"].append(iou(masks[k], scene.masks[k]))
                 values[group]["swapped"].append(iou(masks[1 - k], scene.masks[k]))
+                values[group]["switches"].append(switches(masks[k], scene.masks))
     order = [*(video.name for video in videos), "own object", "pasted object", "all"]
     return {group: {k: float(np.mean(v)) for k, v in values[group].items()} for group in order}
+
+
+def switches(mask: np.ndarray, objects: list[np.ndarray]) -> float:
+    """Share of pairs of neighbouring frames between which a mask goes over to another object.
+
+    In a frame a mask (T, height, width) is on that of the objects (T, height, width) which it
+    shares most of its pixels with; where it shares none, it is on none and no switch is counted.
+    """
+    shared = np.stack([(mask & each).sum((1, 2)) for each in objects])
+    owner = np.where(shared.any(0), shared.argmax(0), -1)
+    gone_over = (owner[1:] != owner[:-1]) & (owner[1:] >= 0) & (owner[:-1] >= 0)
+    return float(gone_over.mean())
 
 
 # Absent things

@@ -188,7 +188,8 @@ def test_demo_clip_is_segmented_and_drawn(tmp_path, monkeypatch):
         "write",
         lambda self, frame: (written.append(frame.shape), write(self, frame))[1],
     )
-    benchmark.segment_demo_clip(benchmark.pipeline(benchmark.TASK, model=str(tmp_path)))
+    segmenter = benchmark.pipeline(benchmark.TASK, model=str(tmp_path))
+    benchmark.segment_demo_clip(segmenter, benchmark.DEMO_EXPRESSIONS)
     info = benchmark.probe_video(benchmark.DEMO_CLIP)
     assert written == [(info.height, info.width, 3)] * info.num_frames
 

@@ -192,11 +192,22 @@ def test_composed_scores_compare_with_both_objects(data_dir, monkeypatch):
     )
     scores = evaluate_dev.composed_scores(None, None, videos, images, size=32)
     assert scores == {
-        "bus": {"right": 0.5, "swapped": 0.5},
-        "own object": {"right": 1.0, "swapped": 1.0},
-        "pasted object": {"right": 0.0, "swapped": 0.0},
-        "all": {"right": 0.5, "swapped": 0.5},
+        "bus": {"right": 0.5, "swapped": 0.5, "switches": 0.0},
+        "own object": {"right": 1.0, "swapped": 1.0, "switches": 0.0},
+        "pasted object": {"right": 0.0, "swapped": 0.0, "switches": 0.0},
+        "all": {"right": 0.5, "swapped": 0.5, "switches": 0.0},
     }
+
+
+def test_a_switch_is_a_mask_that_goes_over_to_another_object():
+    left, right = np.zeros((2, 7, 4, 8), bool)
+    left[:, :, :4], right[:, :, 4:] = True, True
+    mask = np.zeros_like(left)
+    for frame, columns in enumerate(
+        [slice(0, 3), slice(2, 6), slice(3, 8), slice(5, 8), slice(0), slice(0, 2), slice(1, 4)]
+    ):
+        mask[frame, :, columns] = True  # left, both alike, right, right, none, left, left
+    assert evaluate_dev.switches(mask, [left, right]) == pytest.approx(1 / 6)
 
 
 def test_quick_scores_ask_for_no_more_than_they_report(dev_data_dir, monkeypatch):
