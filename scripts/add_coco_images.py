@@ -39,6 +39,8 @@ def polygons_of(annotation: dict[str, Any]) -> list[list[float]]:
 def add_images(coco: dict[str, Any], folder: Path, more: dict[str, Any]) -> None:
     """Adds to COCO's instances those of `more` whose images are in the folder."""
     ids = {category["name"]: category["id"] for category in coco["categories"]}
+    for image in coco["images"]:  # of the categories to come nobody looked there
+        image.setdefault("labelled_categories", sorted(ids.values()))
     for category in more["categories"]:
         if category["name"] not in ids:
             ids[category["name"]] = max(ids.values()) + 1
