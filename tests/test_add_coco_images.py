@@ -60,6 +60,7 @@ def test_the_new_folder_holds_the_old_images_and_those_with_outlines(tmp_path: P
     new = after[-1]
     assert new.path.resolve() == file.parent / "a.jpg" and new.pixels.shape == (80, 100, 3)
     assert new.unlabelled == {"cat"}  # of which there is a crowd
+    assert all(image.unlabelled == {"tiger"} for image in after[:-1])  # nobody looked for one there
     assert [instance.category for instance in new.instances] == ["tiger", "dog"]
     for instance, (x1, y1, x2, y2) in zip(new.instances, (TIGER_BOX, DOG_BOX), strict=True):
         assert rasterize(instance.polygons, 80, 100)[y1:y2, x1:x2].all()
