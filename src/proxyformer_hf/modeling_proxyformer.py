@@ -871,7 +871,7 @@ def part_size(frames: Tensor) -> int:
     All of them, but few on a CPU that does not train: the maps of a whole clip leave its caches.
     """
     at_once = not frames.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling()
-    return len(frames) if at_once else 4
+    return len(frames) if at_once else 8
 
 
 def join_class_maps(class_maps: tuple[Tensor, ...], size: torch.Size) -> Tensor:
