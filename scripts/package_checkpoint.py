@@ -61,12 +61,15 @@ def main(
 ) -> None:
     if target.exists():
         raise typer.BadParameter(f"{target} exists: remove it first")
+    model = ProxyFormerForReferringSegmentation.from_pretrained(source, dtype=torch.float32)
+    try:
+        fold(model)
+    except ValueError as error:
+        raise typer.BadParameter(f"{source}: {error}") from error
+    model.to(torch.float16)
     partial = target.with_name(target.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model = ProxyFormerForReferringSegmentation.from_pretrained(source, dtype=torch.float32)
-    fold(model)
-    model.to(torch.float16)
     save_weights(model, partial)
     # The weights are stored in half precision but computed with in full.
     settings = model.config.to_dict() | {"architectures": [type(model).__name__]}
