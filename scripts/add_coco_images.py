@@ -89,10 +89,10 @@ def main(
         raise typer.BadParameter(
             f"{len(images)} --images and {len(instances)} --instances: give one file for each"
         )
-    with extended(source, output) as coco:
+    with extended(source, output) as data:
         for folder, file in zip(images, instances, strict=True):
             try:
-                add_images(coco, folder, json.loads(file.read_text()))
+                add_images(data.coco, folder, json.loads(file.read_text()))
             except (ValueError, KeyError, TypeError) as error:
                 raise typer.BadParameter(
                     f"{file} is not COCO's instances: {type(error).__name__} {error}"

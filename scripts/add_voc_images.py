@@ -15,6 +15,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,8 @@ COCO_NAMES = {
 UNSURE = 255  # the value of the border around an object
 INSIDE = 0.9  # of a piece's pixels: it belongs to the box
 AGREEMENT = 0.7  # IoU of an object's box with that of its pieces
+FRAME_FOLDERS = ("JPEGImages", "Annotations")
+META = "davis16_train_240p/meta_expressions.json"
 FIRST_ID = 10_000_000  # of images and annotations, beyond COCO's
 
 Box = tuple[float, float, float, float]  # x, y, width, height
@@ -114,32 +117,49 @@ def read_boxes(paths: list[Path]) -> dict[str, dict[str, list[Box]]]:
     return boxes
 
 
+@dataclass
+class DataFolder:
+    """What a data folder holds besides pictures: COCO's instances, written expressions (a list of
+    {image_id, annotation_id, expression}), and videos with theirs (in Ref-YouTube-VOS form)."""
+
+    coco: dict[str, Any]
+    written: list[dict[str, Any]]
+    videos: dict[str, Any]
+
+
 @contextmanager
-def extended(source: Path, output: Path) -> Iterator[dict[str, Any]]:
-    """A data folder of links to what `source` holds, and to the images that are added to its
-    instances in COCO's form; these name a new one by its whole path. It is there whole or not at
-    all.
+def extended(source: Path, output: Path) -> Iterator[DataFolder]:
+    """A data folder of links to what `source` holds, and to what is added: a new image has its
+    whole path as file name, a new video that of the folder of its JPEGImages as "root". It is there
+    whole or not at all.
 
     Raises:
         typer.BadParameter: there is such a folder already.
     """
     if output.exists():
         raise typer.BadParameter(f"{output} exists: remove it first")
-    coco = json.loads((source / "coco_small/instances.json").read_text())
-    before = len(coco["images"])
-    yield coco
+    files = ("coco_small/instances.json", "coco_small/expressions.json", META)
+    data = DataFolder(*(json.loads((source / name).read_text()) for name in files))
+    before = len(data.coco["images"])
+    yield data
     partial = output.with_name(output.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "coco_small/images").mkdir(parents=True)
-    for image in coco["images"]:
+    videos = Path(META).parent
+    for kind in FRAME_FOLDERS:
+        (partial / videos / kind).mkdir(parents=True)
+    for image in data.coco["images"]:
         path = source / "coco_small/images" / image["file_name"]  # itself where it is whole
         image["file_name"] = path.name
         os.symlink(path.resolve(), partial / "coco_small/images" / path.name)
-    shutil.copy(source / "coco_small/expressions.json", partial / "coco_small")
-    os.symlink((source / "davis16_train_240p").resolve(), partial / "davis16_train_240p")
-    (partial / "coco_small/instances.json").write_text(json.dumps(coco))
+    for name, video in data.videos["videos"].items():
+        root = Path(video.pop("root", source / videos))
+        for kind in FRAME_FOLDERS:
+            os.symlink((root / kind / name).resolve(), partial / videos / kind / name)
+    for name, content in zip(files, (data.coco, data.written, data.videos), strict=True):
+        (partial / name).write_text(json.dumps(content))
     partial.rename(output)
-    typer.echo(f"{len(coco['images']) - before} pictures added in {output}")
+    typer.echo(f"{len(data.coco['images']) - before} pictures added in {output}")
 
 
 def add_picture(
@@ -176,7 +196,7 @@ def main(
 ) -> None:
     known = read_boxes(boxes)
     pictures = {path.stem: path for folder in images for path in sorted(folder.glob("*.jpg"))}
-    with extended(source, output) as coco:
+    with extended(source, output) as data:
         for stem, path in tqdm(pictures.items(), unit="picture"):
             if stem not in known or not (masks / f"{stem}.png").is_file():
                 continue
@@ -185,7 +205,7 @@ def main(
                 size = picture.height, picture.width
             objects = outline(mask, known[stem]) if mask.shape == size else None
             if objects is not None:
-                add_picture(coco, path, *size, objects)
+                add_picture(data.coco, path, *size, objects)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,22 @@ def test_split_keeps_enough_look_alikes_and_no_scene_on_both_sides():
     assert all((a in DEV_IMAGES) == (b in DEV_IMAGES) for a, b in SAME_SCENE)
 
 
+def test_other_videos_say_what_they_show(tmp_path: Path):
+    root = make_data_folder(tmp_path)
+    file = root / "davis16_train_240p/meta_expressions.json"
+    meta = json.loads(file.read_text())
+    video = meta["videos"]["my-pony"] = meta["videos"].pop("boat")
+    file.write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match='what my-pony shows is not known: .* "content"'):
+        load_videos(root)
+    assert [video.name for video in load_videos(root, ["elephant"])] == ["elephant"]
+
+    video["content"] = [["horse"], ["person", "dog"]]
+    file.write_text(json.dumps(meta))
+    (pony,) = load_videos(root, ["my-pony"])
+    assert pony.targets == {"horse"} and pony.shown == {"horse", "person", "dog"}
+
+
 @needs_data
 def test_every_video_has_its_content_and_six_are_for_development():
     training = load_videos(DATA)

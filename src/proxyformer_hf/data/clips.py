@@ -41,6 +41,7 @@ from .seeded import Sample, SeededDataset
 from .sources import (
     MIN_TARGET_AREA,
     NOUN_PHRASE,
+    WHOLE_VIDEO,
     Instance,
     LabelledImage,
     LabelledVideo,
@@ -390,7 +391,7 @@ class TrainingClips(SeededDataset):
                 frames, masks, pasted, name, categories = composed
                 entries.append((name, pasted))
                 shown = shown | categories
-        ids = [2, 3, 4, 4]
+        ids = [NOUN_PHRASE, *(i for i in video.expressions if i >= WHOLE_VIDEO)]
         ids += [i for i in (0, 1) if indices[0] < 8 or not is_positional(video.expressions[i])]
         wordings = [video.expressions[i] for i in rng.permutation(np.array(ids))]
         num_absent = int(rng.random() < recipe.video_absent_share)
@@ -469,7 +470,7 @@ class TrainingClips(SeededDataset):
         others = [other for other in self.videos if not other.targets & shown]
         if others and rng.random() < 0.5:
             other = others[rng.integers(len(others))]
-            return vary_article(other.expressions[int(rng.integers(5))], rng)
+            return vary_article(str(rng.choice(list(other.expressions.values()))), rng)
         return self.absent.expression(shown, rng)
 
 

@@ -5,7 +5,10 @@ Expected under the data folder:
     coco_small/ images, instances.json (COCO polygons; an image may have `labelled_categories`, ids
         of those that were looked for in it, all by default), expressions.json (a list of {image_id,
         annotation_id, expression})
-    davis16_train_240p/ JPEGImages, Annotations, meta_expressions.json (in Ref-YouTube-VOS form)
+    davis16_train_240p/ JPEGImages, Annotations, meta_expressions.json (in Ref-YouTube-VOS form;
+        expressions 0 and 1 describe the first frame, 2, 3 and from 5 on the whole video, 4 is a
+        short noun phrase). Videos besides those of `VIDEO_CONTENT` say what they show there, as
+        "content": [what the target consists of, bystanders]
 """
 
 import json
@@ -36,6 +39,7 @@ DEV_IMAGES = frozenset(DEV_IMAGES_WRITTEN + DEV_IMAGES_TEMPLATE)
 MIN_TARGET_AREA = 0.008  # of the image: smaller objects are look-alikes, never targets
 DUPLICATE_IOU = 0.6
 NOUN_PHRASE = 4  # the id of a video's shortest expression, which tells of nothing around the object
+WHOLE_VIDEO = 2  # the id from which on expressions tell of more than the first frame
 
 # name -> (what the target consists of, bystanders), in COCO's words where it has one, so that a
 # negative expression is certainly false of the video.
@@ -137,12 +141,20 @@ class LabelledImage:
 
 
 class LabelledVideo:
-    """A video with a mask of one object (or one union) a frame and its expressions by id."""
+    """A video with a mask of one object (or one union) a frame and its expressions by id; `content`
+    is as in `VIDEO_CONTENT`."""
 
-    def __init__(self, root: Path, name: str, frames: list[str], expressions: dict[int, str]):
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        frames: list[str],
+        expressions: dict[int, str],
+        content: tuple[Sequence[str], Sequence[str]],
+    ):
         self.root, self.name, self.frames, self.expressions = root, name, frames, expressions
-        targets, bystanders = VIDEO_CONTENT[name]
-        self.targets, self.shown = frozenset(targets), frozenset(targets + bystanders)
+        targets, bystanders = content
+        self.targets, self.shown = frozenset(targets), frozenset((*targets, *bystanders))
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -161,17 +173,28 @@ class LabelledVideo:
 
 
 def load_videos(data_dir: str | Path, names: Sequence[str] | None = None) -> list[LabelledVideo]:
-    """The DAVIS videos of a data folder: those named, or all that are not for development."""
+    """The videos of a data folder: those named, or all that are not for development.
+
+    Raises:
+        ValueError: of a video it is not known what it shows.
+    """
     root = Path(data_dir) / "davis16_train_240p"
     videos = json.loads((root / "meta_expressions.json").read_text())["videos"]
     if names is None:
         names = [name for name in videos if name not in DEV_VIDEOS]
+    content = {name: videos[name].get("content", VIDEO_CONTENT.get(name)) for name in names}
+    if unknown := [name for name in names if content[name] is None]:
+        raise ValueError(
+            f"what {', '.join(unknown)} shows is not known: give it in meta_expressions.json as "
+            '"content": [["dog"], ["person"]], what the target is and what else there is'
+        )
     return [
         LabelledVideo(
             root,
             name,
             videos[name]["frames"],
             {int(i): entry["exp"] for i, entry in videos[name]["expressions"].items()},
+            content[name],
         )
         for name in names
     ]
