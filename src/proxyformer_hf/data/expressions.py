@@ -45,7 +45,7 @@ SYNONYMS = {
     "teddy bear": ("teddy bear", "stuffed bear", "teddy"),
     "hair drier": ("hair dryer", "hair drier"),
 }
-PLURAL_NAMES = frozenset({"skis", "scissors"})
+PLURAL_NAMES = frozenset("skis scissors pants shorts stockings glasses sunglasses".split())
 
 # Objects that are easily taken for one another, so that "there is none" would not be certain.
 CONFUSABLE = (
@@ -65,6 +65,12 @@ CONFUSABLE = (
     {"orange", "apple", "sports ball", "carrot"},
     {"skis", "snowboard", "surfboard", "skateboard"},
     {"elephant", "rhino"},
+    {"kangaroo", "deer", "dog"},
+    {"coat", "jacket", "sweater", "vest", "suit", "shirt", "dress", "skirt"},
+    {"pants", "shorts", "stockings", "boot", "shoe", "sock"},
+    {"glasses", "sunglasses"},
+    {"necklace", "scarf", "tie"},
+    {"bracelet", "watch", "glove"},
 )
 ANIMALS = frozenset("bird cat dog horse sheep cow elephant bear zebra giraffe".split())
 VEHICLES = frozenset("bicycle car motorcycle airplane bus train truck boat".split())
