@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from add_voc_images import FIRST_ID, extended
+from data_folder import FIRST_ID, extended
 from tqdm import tqdm
 
 MIN_POLYGON = 6  # coordinates

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from add_voc_images import DataFolder, box_iou, extended
+from data_folder import DataFolder, box_iou, extended
 
 WRITTEN = Path(__file__).with_name("expressions.json")
 SAME_BOX = 0.85  # IoU: less, and it may be another object's

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from add_voc_images import FRAME_FOLDERS, extended
+from data_folder import FRAME_FOLDERS, extended
 
 SUFFIXES = (".jpg", ".png")  # of frames and their masks
 NUM_EXPRESSIONS = 5
