@@ -17,7 +17,7 @@ from proxyformer_hf.data.clips import (
     is_whole,
     rarity,
 )
-from proxyformer_hf.data.expressions import BEASTS, ROAD_VEHICLES, SYNONYMS, VESSELS
+from proxyformer_hf.data.expressions import CATS, DOGS, GIANTS, ROAD_VEHICLES, SYNONYMS, VESSELS
 from proxyformer_hf.data.sources import Instance, LabelledImage, load_images, load_videos
 from tests.toy_data import box_polygon, make_data_folder
 
@@ -153,19 +153,19 @@ def test_written_colours_follow_their_object_through_flips(data):
 
 def test_only_what_is_alone_of_its_kind_is_called_by_the_name_of_a_kin(data):
     recipe = ClipRecipe(video_share=0, kin_share=1, absent_share=0, image_size=(56, 72))
-    # of three images one shows a cat alone; two dogs, and cat and dog, are of one group
-    alone = TrainingClips(data[0][2:], data[1], recipe, 10, seed=0)
-    assert all(alone[i]["expressions"][0].split()[-1] in BEASTS for i in range(10))
-    pairs = TrainingClips(data[0][:2], data[1], recipe, 20, seed=0)
-    assert not any(
-        text.split()[-1] in BEASTS for i in range(20) for text in pairs[i]["expressions"]
-    )
+    # two dogs; a dog and a cat, which are of two groups; a cat
+    dogs, both, cat = (TrainingClips([image], data[1], recipe, 10, seed=0) for image in data[0])
+    last_words = {text.split()[-1] for k in range(10) for text in dogs[k]["expressions"]}
+    assert last_words.isdisjoint([*CATS, *DOGS])
+    for k in range(10):
+        assert cat[k]["expressions"][0].split()[-1] in CATS
+        assert all(text.split()[-1] in (*CATS, *DOGS) for text in both[k]["expressions"][:2])
 
 
 def test_objects_of_videos_are_called_by_the_names_of_their_kin(data):
     recipe = ClipRecipe(video_share=1, kin_share=1, composed_share=0, video_size=(48, 80))
     videos = TrainingClips([], data[1], recipe, num_samples=30, seed=0)
-    kin = {"boat": VESSELS, "elephant": BEASTS, "bus": ROAD_VEHICLES}
+    kin = {"boat": VESSELS, "elephant": GIANTS, "bus": ROAD_VEHICLES}
     for i in range(len(videos)):
         sample = videos[i]
         name = next(name for name in kin if name in sample["expressions"][0])
@@ -236,12 +236,12 @@ def test_what_is_pasted_is_called_by_the_names_of_its_kin(data):
         own_motion_share=0.5,
     )
     videos = TrainingClips(*data, recipe, num_samples=30, seed=0)
-    kin = {"boat": VESSELS, "elephant": BEASTS}
+    kin = {"boat": VESSELS, "elephant": GIANTS}
     called = 0
     for i in range(len(videos)):
         texts = videos[i]["expressions"]
         own = next((kin[name] for name in kin if name in texts[1]), None)
-        names = next((names for names in (VESSELS, BEASTS) if texts[0].split()[-1] in names), None)
+        names = next((names for names in (VESSELS, GIANTS) if texts[0].split()[-1] in names), None)
         if own is not None and names is not None:
             called += 1
             assert names != own

@@ -76,15 +76,27 @@ ANIMALS = frozenset("bird cat dog horse sheep cow elephant bear zebra giraffe".s
 VEHICLES = frozenset("bicycle car motorcycle airplane bus train truck boat".split())
 # Names that no label has: what labels do not tell apart, and kinds that none of them is. They are
 # said where nothing else of the group is shown, so that a word never heard finds its nearest kin.
-PEOPLE = """man woman boy girl child kid guy lady teenager player athlete dancer skater cyclist
-biker climber runner walker pedestrian tourist worker farmer soldier fisherman musician
+PEOPLE = """man woman boy girl child kid toddler guy lady teenager player athlete dancer gymnast
+acrobat skater cyclist biker climber runner walker rider jockey surfer skier snowboarder goalkeeper
+pedestrian tourist hiker worker farmer chef waiter soldier policeman fisherman musician singer
 photographer swimmer jogger student""".split()
-BIRDS = """duck goose swan chicken rooster turkey parrot pigeon dove owl eagle hawk crow sparrow
-penguin ostrich pelican seagull stork peacock""".split()
-BEASTS = """camel goat pig deer lion tiger monkey fox wolf rabbit kangaroo donkey llama panda hippo
-leopard squirrel lizard turtle crocodile lamb calf pony puppy kitten bull goldfish shark""".split()
-ROAD_VEHICLES = """suv van jeep taxi minivan pickup sedan convertible tractor ambulance limousine
-lorry minibus tram trolley excavator vehicle""".split()
+BIRDS = """duck goose swan chicken rooster turkey parrot pigeon dove owl eagle hawk falcon vulture
+crow magpie sparrow robin hummingbird penguin ostrich pelican seagull stork heron crane
+peacock""".split()
+CATS = "lion lioness leopard cheetah jaguar panther lynx puma kitten rabbit squirrel".split()
+DOGS = "wolf fox puppy hound coyote jackal rabbit raccoon badger".split()
+HORSES = "donkey pony mule foal camel llama".split()
+CATTLE = "goat lamb ram bull calf ox buffalo bison yak pig boar antelope".split()
+GIANTS = "hippo panda gorilla mammoth moose".split()
+TALL_ANIMALS = "camel llama antelope ostrich".split()
+DEER = "stag moose elk reindeer antelope gazelle".split()
+APES = "ape gorilla chimpanzee baboon".split()
+REPTILES = "tortoise crocodile alligator lizard frog snake".split()
+WATER_ANIMALS = "seal walrus beaver".split()
+FISHES = "goldfish shark dolphin whale".split()
+INSECTS = "bee moth dragonfly insect bug".split()
+ROAD_VEHICLES = """suv van jeep taxi cab coupe roadster hatchback minivan pickup sedan convertible
+tractor ambulance limousine lorry minibus tram trolley excavator vehicle""".split()
 TWO_WHEELERS = "scooter moped tricycle dirtbike unicycle cart wheelchair stroller sled".split()
 VESSELS = "ship ferry canoe kayak yacht raft sailboat submarine".split()
 AIRCRAFT = "helicopter jet glider drone rocket airliner".split()
@@ -95,7 +107,18 @@ BAGS = "pouch sack briefcase satchel basket box crate".split()
 GROUPS = (
     ({"person"}, PEOPLE),
     ({"bird"}, BIRDS),
-    (ANIMALS - {"bird"}, BEASTS),
+    ({"cat", "tiger"}, CATS),
+    ({"dog"}, DOGS),
+    ({"horse", "zebra"}, HORSES),
+    ({"cow", "sheep"}, CATTLE),
+    ({"elephant", "bear", "rhino"}, GIANTS),
+    ({"giraffe"}, TALL_ANIMALS),
+    ({"deer", "kangaroo"}, DEER),
+    ({"monkey"}, APES),
+    ({"turtle"}, REPTILES),
+    ({"otter"}, WATER_ANIMALS),
+    ({"fish"}, FISHES),
+    ({"butterfly"}, INSECTS),
     ({"car", "bus", "train", "truck"}, ROAD_VEHICLES),
     ({"bicycle", "motorcycle"}, TWO_WHEELERS),
     ({"boat"}, VESSELS),
