@@ -159,7 +159,7 @@ def test_only_what_is_alone_of_its_kind_is_called_by_the_name_of_a_kin(data):
     assert last_words.isdisjoint([*CATS, *DOGS])
     for k in range(10):
         assert cat[k]["expressions"][0].split()[-1] in CATS
-        assert all(text.split()[-1] in (*CATS, *DOGS) for text in both[k]["expressions"][:2])
+        assert both[k]["expressions"][0].split()[-1] in (*CATS, *DOGS)
 
 
 def test_objects_of_videos_are_called_by_the_names_of_their_kin(data):
