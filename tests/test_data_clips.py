@@ -1,4 +1,7 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
+import json
+import re
+from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 
@@ -246,6 +249,37 @@ def test_what_is_pasted_is_called_by_the_names_of_its_kin(data):
             called += 1
             assert names != own
     assert called > 5
+
+
+def test_look_alikes_in_videos_are_told_apart_by_what_is_true(tmp_path: Path):
+    """The toy video's box is red; a red and a blue dog are pasted beside it."""
+    folder = make_data_folder(tmp_path)
+    file = folder / "davis16_train_240p/meta_expressions.json"
+    meta = json.loads(file.read_text())
+    meta["videos"]["boat"]["content"] = [["dog"], []]
+    file.write_text(json.dumps(meta))
+    recipe = ClipRecipe(video_share=1, video_size=(48, 80), composed_share=1, look_alike_share=1)
+    clips = TrainingClips(load_images(folder), load_videos(folder, ["boat"]), recipe, 60, seed=0)
+    told = Counter()
+    for sample in map(clips.__getitem__, range(60)):
+        if len(sample["expressions"]) != 2:  # something else is pasted, as no path was found
+            continue
+        own, pasted = masks = sample["masks"].bool()
+        assert own.any() and pasted.any() and not (own & pasted).any()
+        for k, text in enumerate(sample["expressions"]):
+            mine, other = masks[k][0], masks[1 - k][0]
+            (y, x), (v, u) = (each.nonzero().float().mean(0) for each in (mine, other))
+            truths = {
+                r"\b(left)": x < u,
+                r"\b(right)": x > u,
+                r"\b(top|upper)": y < v,
+                r"\b(bottom|lower)": y > v,
+                r"\b(bigger|larger|in front|closer|nearer)": mine.sum() > other.sum(),
+                r"\b(smaller)": mine.sum() < other.sum(),
+            }
+            told.update(pattern for pattern in truths if re.search(pattern, text))
+            assert all(true for pattern, true in truths.items() if re.search(pattern, text)), text
+    assert min(told[r"\b(left)"], told[r"\b(right)"]) > 5 and len(told) > 3
 
 
 def test_targets_are_large_and_mostly_in_view():

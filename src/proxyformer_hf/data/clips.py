@@ -67,7 +67,8 @@ class ClipRecipe:
     paired_share: float = 0.0  # of image clips that show two images side by side
     paired_size: tuple[int, int] = (192, 336)  # of both together
     composed_share: float = 0.3  # of video clips into which an object is pasted
-    own_motion_share: float = 0.0  # of these: another video's object, with its motion; else a still
+    look_alike_share: float = 0.0  # of these, where it can be: an object of the same kind
+    own_motion_share: float = 0.0  # of the others: another video's object with its motion, no still
 
 
 ABSENT_FACTS = (
@@ -76,6 +77,7 @@ ABSENT_FACTS = (
     *[("color", color) for color in ("black", "white", "red")],
 )
 NEVER_TARGETS = ("dining table",)  # outlined as whole scenes, with everything that lies on them
+MIN_LOOK_ALIKE, MAX_LOOK_ALIKE = 0.2, 0.8  # heights of the frame's
 MAX_SHIFT = 0.2  # of the frame: an object moved further may have lost its written position
 
 
@@ -135,12 +137,7 @@ class ImageScene:
 
     def facts(self, index: int) -> list[tuple[str, ...]]:
         """What singles out an instance in every frame, sorted."""
-        found = None
-        for view in self.views:
-            position = sum(seen is not None for seen in view[:index])
-            here = facts([seen for seen in view if seen is not None], position)
-            found = here if found is None else found & here
-        return sorted(found)
+        return lasting_facts(self.views, index)
 
     def written(self, index: int) -> list[str]:
         """Written expressions that still hold after the crop, mirrored where the camera mirrors."""
@@ -180,6 +177,17 @@ class ImageScene:
         return phrase(found[rng.integers(len(found))], seen, rng)
 
 
+def lasting_facts(views: list[list[Seen | None]], index: int) -> list[tuple[str, ...]]:
+    """What singles out an object in every frame, sorted; `views` has all objects of each frame,
+    None where one is out of sight."""
+    found = None
+    for view in views:
+        position = sum(seen is not None for seen in view[:index])
+        here = facts([seen for seen in view if seen is not None], position)
+        found = here if found is None else found & here
+    return sorted(found)
+
+
 def call(names: list[str], rng: np.random.Generator) -> str:
     """One of the names, as an expression."""
     return with_article(str(rng.choice(names)), unique=True, plural=False, rng=rng)
@@ -205,7 +213,7 @@ def name_alone(
     """A template expression of the only object of its kind, true in all frames of its masks."""
     colors = instance_colors(image, instance)
     views = [Seen.from_mask(instance.category, mask, colors) for mask in masks]
-    found = sorted(set.intersection(*(facts([seen], 0) for seen in views)))
+    found = lasting_facts([[seen] for seen in views], 0)
     return phrase(found[rng.integers(len(found))], views[0], rng)
 
 
@@ -384,6 +392,10 @@ class TrainingClips(SeededDataset):
         video = self.videos[rng.integers(len(self.videos))]
         indices = self._frame_indices(video, rng)
         frames, masks = crop_video(video, indices, tuple(recipe.video_size), rng)
+        if rng.random() < recipe.composed_share * recipe.look_alike_share:
+            twins = self._compose_look_alike(video, frames, masks, rng)
+            if twins is not None:
+                return self._video_clip(*twins, rng)
         entries, shown = [], video.shown
         if rng.random() < recipe.composed_share:
             composed = self._compose(video, frames, masks, rng)
@@ -404,6 +416,12 @@ class TrainingClips(SeededDataset):
                 entries[-1] = (name, masks)
         if num_absent:
             entries.append((self._absent_from(shown, rng), np.zeros_like(masks)))
+        return self._video_clip(frames, entries, rng)
+
+    def _video_clip(
+        self, frames: np.ndarray, entries: list[tuple[str, np.ndarray]], rng: np.random.Generator
+    ) -> Sample:
+        """Frames, and expressions with their masks, mirrored half of the time."""
         texts, all_masks = [text for text, _ in entries], np.stack([mask for _, mask in entries])
         if rng.random() < 0.5:
             frames, all_masks = frames[:, :, ::-1], all_masks[..., ::-1]
@@ -446,6 +464,46 @@ class TrainingClips(SeededDataset):
         if len(other.targets) == 1:
             name = self._kin(*other.targets, video.shown, rng) or name
         return *composed, name, other.targets
+
+    def _compose_look_alike(
+        self,
+        video: LabelledVideo,
+        frames: np.ndarray,
+        masks: np.ndarray,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]] | None:
+        """The clip with a still of the video's kind of object, about as high as its own, and what
+        tells the two apart, with their masks; None where that is nothing."""
+        fitting = [pair for pair in self.cut_outs if {pair[1].category} == video.targets]
+        rows = np.flatnonzero(masks.any((0, 2)))
+        # a video's content does not tell of other people
+        if not fitting or not rows.size or "person" in video.targets:
+            return None
+        image, instance = fitting[rng.integers(len(fitting))]
+        height = round(np.ptp(rows) * rng.uniform(0.6, 1.4))
+        height = min(max(height, MIN_LOOK_ALIKE * len(masks[0])), MAX_LOOK_ALIKE * len(masks[0]))
+        composed = paste(frames, masks, *cut_out(image, instance, round(height), rng), rng)
+        if composed is None:
+            return None
+        frames, *both = composed
+        colors = [color_fractions(frames[mask]) for mask in both]
+        views = [
+            [
+                Seen.from_mask(instance.category, mask, c)
+                for mask, c in zip(here, colors, strict=True)
+            ]
+            for here in zip(*both, strict=True)
+        ]
+        if any(seen is None for view in views for seen in view):
+            return None
+        found = [lasting_facts(views, index) for index in (0, 1)]
+        if not all(found):
+            return None
+        texts = [
+            phrase(each[rng.integers(len(each))], seen, rng)
+            for each, seen in zip(found, views[0], strict=True)
+        ]
+        return frames, [*zip(texts, both, strict=True)]
 
     def _kin(self, category: str, others: frozenset[str], rng: np.random.Generator) -> str | None:
         """At times, the name of a kin for what is alone of its kind."""
