@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import typer
 from data_folder import FRAME_FOLDERS, extended
 
+from proxyformer_hf.data.sources import NOUN_PHRASE
+
 SUFFIXES = (".jpg", ".png")  # of frames and their masks
-NUM_EXPRESSIONS = 5
 
 
 def check_video(folder: Path, name: str, video: dict[str, Any]) -> None:
@@ -26,7 +27,7 @@ def check_video(folder: Path, name: str, video: dict[str, Any]) -> None:
     targets, _ = video["content"]
     if not targets:
         raise ValueError(f'{name}: "content" does not say what the object is')
-    if missing := {str(k) for k in range(NUM_EXPRESSIONS)} - video["expressions"].keys():
+    if missing := {str(k) for k in range(NOUN_PHRASE + 1)} - video["expressions"].keys():
         raise ValueError(f"{name} has no expression {', '.join(sorted(missing))}")
     for kind, suffix in zip(FRAME_FOLDERS, SUFFIXES, strict=True):
         for frame in video["frames"]:
@@ -55,7 +56,6 @@ def main(
                 raise typer.BadParameter(
                     f"{folder} is not a folder of videos: {type(error).__name__} {error}"
                 ) from error
-        typer.echo(f"{len(known)} videos")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ def extended(source: Path, output: Path) -> Iterator[DataFolder]:
         raise typer.BadParameter(f"{output} exists: remove it first")
     files = ("coco_small/instances.json", "coco_small/expressions.json", META)
     data = DataFolder(*(json.loads((source / name).read_text()) for name in files))
-    before = len(data.coco["images"])
     yield data
     partial = output.with_name(output.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
@@ -61,7 +60,8 @@ def extended(source: Path, output: Path) -> Iterator[DataFolder]:
     for name, content in zip(files, (data.coco, data.written, data.videos), strict=True):
         (partial / name).write_text(json.dumps(content))
     partial.rename(output)
-    typer.echo(f"{len(data.coco['images']) - before} pictures added in {output}")
+    pictures, clips = len(data.coco["images"]), len(data.videos["videos"])
+    typer.echo(f"{output}: {pictures} pictures, {clips} videos, {len(data.written)} expressions")
 
 
 def box_iou(a: Box, b: Box) -> float:

@@ -251,15 +251,21 @@ def test_what_is_pasted_is_called_by_the_names_of_its_kin(data):
     assert called > 5
 
 
-def test_look_alikes_in_videos_are_told_apart_by_what_is_true(tmp_path: Path):
-    """The toy video's box is red; a red and a blue dog are pasted beside it."""
-    folder = make_data_folder(tmp_path)
+def data_of_a_dog(root: Path, bystanders: list[str]):
+    """The toy images, and the video of a red box: it is a dog, and the bystanders are shown, too."""
+    folder = make_data_folder(root)
     file = folder / "davis16_train_240p/meta_expressions.json"
     meta = json.loads(file.read_text())
-    meta["videos"]["boat"]["content"] = [["dog"], []]
+    meta["videos"]["boat"]["content"] = [["dog"], bystanders]
     file.write_text(json.dumps(meta))
+    return load_images(folder), load_videos(folder, ["boat"])
+
+
+def test_look_alikes_in_videos_are_told_apart_by_what_is_true(tmp_path: Path):
+    """The toy video's box is red; a red and a blue dog are pasted beside it."""
+    data = data_of_a_dog(tmp_path, bystanders=[])
     recipe = ClipRecipe(video_share=1, video_size=(48, 80), composed_share=1, look_alike_share=1)
-    clips = TrainingClips(load_images(folder), load_videos(folder, ["boat"]), recipe, 60, seed=0)
+    clips = TrainingClips(*data, recipe, 60, seed=0)
     told = Counter()
     for sample in map(clips.__getitem__, range(60)):
         if len(sample["expressions"]) != 2:  # something else is pasted, as no path was found
@@ -280,6 +286,18 @@ def test_look_alikes_in_videos_are_told_apart_by_what_is_true(tmp_path: Path):
             told.update(pattern for pattern in truths if re.search(pattern, text))
             assert all(true for pattern, true in truths.items() if re.search(pattern, text)), text
     assert min(told[r"\b(left)"], told[r"\b(right)"]) > 5 and len(told) > 3
+
+
+def test_an_object_beside_one_of_its_kind_gets_no_look_alike_and_no_kin_name(tmp_path: Path):
+    recipe = ClipRecipe(
+        video_share=1, video_size=(48, 80), composed_share=0.5, look_alike_share=1, kin_share=1
+    )
+    for bystanders, expected in (([], True), (["dog"], False)):
+        data = data_of_a_dog(tmp_path / "_".join(["dog", *bystanders]), bystanders)
+        clips = TrainingClips(*data, recipe, 30, seed=0)
+        texts = [text for k in range(30) for text in clips[k]["expressions"]]
+        assert any(text.split()[-1] in {*DOGS} - {*CATS} for text in texts) == expected
+        assert any("dog" in text.split() for text in texts) == expected
 
 
 def test_targets_are_large_and_mostly_in_view():

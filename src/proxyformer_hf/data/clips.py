@@ -411,7 +411,7 @@ class TrainingClips(SeededDataset):
         wordings = wordings[: recipe.num_expressions - num_absent - len(entries)]
         entries += [(vary_article(text, rng), masks) for text in wordings]
         if wordings and len(video.targets) == 1:
-            name = self._kin(*video.targets, shown - video.targets, rng)
+            name = self._kin(*video.targets, shown - video.targets | video.bystanders, rng)
             if name is not None:
                 entries[-1] = (name, masks)
         if num_absent:
@@ -476,13 +476,14 @@ class TrainingClips(SeededDataset):
         tells the two apart, with their masks; None where that is nothing."""
         fitting = [pair for pair in self.cut_outs if {pair[1].category} == video.targets]
         rows = np.flatnonzero(masks.any((0, 2)))
-        # a video's content does not tell of other people
-        if not fitting or not rows.size or "person" in video.targets:
+        # people in the background are often left out of a video's content
+        alone = not video.targets & (video.bystanders | {"person"})
+        if not (fitting and rows.size and alone):
             return None
         image, instance = fitting[rng.integers(len(fitting))]
-        height = round(np.ptp(rows) * rng.uniform(0.6, 1.4))
-        height = min(max(height, MIN_LOOK_ALIKE * len(masks[0])), MAX_LOOK_ALIKE * len(masks[0]))
-        composed = paste(frames, masks, *cut_out(image, instance, round(height), rng), rng)
+        low, high = (round(share * masks.shape[1]) for share in (MIN_LOOK_ALIKE, MAX_LOOK_ALIKE))
+        height = int(np.clip(round(np.ptp(rows) * rng.uniform(0.6, 1.4)), low, high))
+        composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
         if composed is None:
             return None
         frames, *both = composed

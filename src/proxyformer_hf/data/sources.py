@@ -154,7 +154,8 @@ class LabelledVideo:
     ):
         self.root, self.name, self.frames, self.expressions = root, name, frames, expressions
         targets, bystanders = content
-        self.targets, self.shown = frozenset(targets), frozenset((*targets, *bystanders))
+        self.targets, self.bystanders = frozenset(targets), frozenset(bystanders)
+        self.shown = self.targets | self.bystanders
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
