@@ -252,7 +252,7 @@ def test_what_is_pasted_is_called_by_the_names_of_its_kin(data):
 
 
 def data_of_a_dog(root: Path, bystanders: list[str]):
-    """The toy images, and the video of a red box: it is a dog, and the bystanders are shown, too."""
+    """The toy images, and the video of a red box: it is a dog, bystanders are shown, too."""
     folder = make_data_folder(root)
     file = folder / "davis16_train_240p/meta_expressions.json"
     meta = json.loads(file.read_text())
