@@ -7,7 +7,8 @@
 
 A category is known by its name, or a new one; those that a file does not list, and those of which
 an image has a crowd or an object without a polygon, count as not labelled there. Images that are in
-the folder already, by their file's name, and files that are missing are left out.
+the folder already, by their file's name, copies of development images, and files that are missing
+are left out.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from data_folder import FIRST_ID, extended
+from data_folder import FIRST_ID, DataFolder, extended
 from tqdm import tqdm
 
 MIN_POLYGON = 6  # coordinates
@@ -36,8 +37,9 @@ def polygons_of(annotation: dict[str, Any]) -> list[list[float]]:
     return [polygon for polygon in polygons if len(polygon) >= MIN_POLYGON]
 
 
-def add_images(coco: dict[str, Any], folder: Path, more: dict[str, Any]) -> None:
+def add_images(data: DataFolder, folder: Path, more: dict[str, Any]) -> None:
     """Adds to COCO's instances those of `more` whose images are in the folder."""
+    coco = data.coco
     ids = {category["name"]: category["id"] for category in coco["categories"]}
     for image in coco["images"]:  # of the categories to come nobody looked there
         image.setdefault("labelled_categories", sorted(ids.values()))
@@ -52,7 +54,7 @@ def add_images(coco: dict[str, Any], folder: Path, more: dict[str, Any]) -> None
     names = {Path(image["file_name"]).name for image in coco["images"]}
     for image in tqdm(more["images"], desc=folder.name, unit="picture"):
         path = (folder / Path(image["file_name"]).name).resolve()
-        if path.name in names or not path.is_file():
+        if path.name in names or not path.is_file() or data.is_development(path):
             continue
         names.add(path.name)
         size = {side: image[side] for side in ("height", "width")}
@@ -92,7 +94,7 @@ def main(
     with extended(source, output) as data:
         for folder, file in zip(images, instances, strict=True):
             try:
-                add_images(data.coco, folder, json.loads(file.read_text()))
+                add_images(data, folder, json.loads(file.read_text()))
             except (ValueError, KeyError, TypeError) as error:
                 raise typer.BadParameter(
                     f"{file} is not COCO's instances: {type(error).__name__} {error}"

@@ -6,7 +6,7 @@
 
 VOC has a mask of each class in a picture and a box of each object (here in COCO's JSON): the pieces
 of a class's mask are those of the box that they lie in. Pictures where objects of a class touch, or
-whose boxes and masks disagree, are left out. It needs `pip install scikit-image`.
+whose boxes and masks disagree, and copies of development images are left out. It needs `pip install scikit-image`.
 """
 
 import json
@@ -139,6 +139,8 @@ def main(
     with extended(source, output) as data:
         for stem, path in tqdm(pictures.items(), unit="picture"):
             if stem not in known or not (masks / f"{stem}.png").is_file():
+                continue
+            if data.is_development(path):
                 continue
             mask = np.asarray(Image.open(masks / f"{stem}.png"))
             with Image.open(path) as picture:

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
+from PIL import Image
+
+from proxyformer_hf.data.sources import DEV_IMAGES
 
 FRAME_FOLDERS = ("JPEGImages", "Annotations")
 META = "davis16_train_240p/meta_expressions.json"
 FIRST_ID = 10_000_000  # of images and annotations, beyond COCO's
+SIDE = 16  # pixels, of thumbnails
+SAME_PICTURE = 0.93  # correlation of thumbnails; other pictures among 5,000 stay below
 
 Box = tuple[float, float, float, float]  # x, y, width, height
 
@@ -27,6 +33,23 @@ class DataFolder:
     coco: dict[str, Any]
     written: list[dict[str, Any]]
     videos: dict[str, Any]
+    development: np.ndarray  # thumbnails (n, SIDE, SIDE) of the development images
+
+    def is_development(self, path: Path) -> bool:
+        """Whether a picture is a development image (data/sources.py) by another name, maybe
+        mirrored: public collections hold copies of COCO's."""
+        picture = thumbnail(path)
+        both = np.stack([picture, picture[:, ::-1]])
+        return bool((np.tensordot(self.development, both, ((1, 2), (1, 2))) > SAME_PICTURE).any())
+
+
+def thumbnail(path: Path) -> np.ndarray:
+    """Grey values (SIDE, SIDE) whose product with another's is their correlation."""
+    with Image.open(path) as picture:
+        picture.draft("L", (4 * SIDE, 4 * SIDE))  # JPEGs are decoded as small as they may be
+        small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    values = np.asarray(small, float) - np.mean(small)
+    return values / max(np.linalg.norm(values), 1.0)
 
 
 @contextmanager
@@ -41,27 +64,31 @@ def extended(source: Path, output: Path) -> Iterator[DataFolder]:
     if output.exists():
         raise typer.BadParameter(f"{output} exists: remove it first")
     files = ("coco_small/instances.json", "coco_small/expressions.json", META)
-    data = DataFolder(*(json.loads((source / name).read_text()) for name in files))
+    coco, written, videos = (json.loads((source / name).read_text()) for name in files)
+    pictures = source / "coco_small/images"
+    held_out = [i["file_name"] for i in coco["images"] if i["id"] in DEV_IMAGES]
+    development = [thumbnail(pictures / name) for name in held_out]
+    data = DataFolder(coco, written, videos, np.reshape(development, (-1, SIDE, SIDE)))
     yield data
     partial = output.with_name(output.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "coco_small/images").mkdir(parents=True)
-    videos = Path(META).parent
+    clips = Path(META).parent
     for kind in FRAME_FOLDERS:
-        (partial / videos / kind).mkdir(parents=True)
+        (partial / clips / kind).mkdir(parents=True)
     for image in data.coco["images"]:
-        path = source / "coco_small/images" / image["file_name"]  # itself where it is whole
+        path = pictures / image["file_name"]  # itself where it is whole
         image["file_name"] = path.name
         os.symlink(path.resolve(), partial / "coco_small/images" / path.name)
     for name, video in data.videos["videos"].items():
-        root = Path(video.pop("root", source / videos))
+        root = Path(video.pop("root", source / clips))
         for kind in FRAME_FOLDERS:
-            os.symlink((root / kind / name).resolve(), partial / videos / kind / name)
+            os.symlink((root / kind / name).resolve(), partial / clips / kind / name)
     for name, content in zip(files, (data.coco, data.written, data.videos), strict=True):
         (partial / name).write_text(json.dumps(content))
     partial.rename(output)
-    pictures, clips = len(data.coco["images"]), len(data.videos["videos"])
-    typer.echo(f"{output}: {pictures} pictures, {clips} videos, {len(data.written)} expressions")
+    counts = len(data.coco["images"]), len(data.videos["videos"]), len(data.written)
+    typer.echo("{}: {} pictures, {} videos, {} expressions".format(output, *counts))
 
 
 def box_iou(a: Box, b: Box) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from proxyformer_hf.data.sources import load_images, rasterize
 from tests.toy_data import box_polygon, make_data_folder
@@ -14,6 +14,9 @@ from tests.toy_data import box_polygon, make_data_folder
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 import add_coco_images as script  # noqa: E402
+import data_folder  # noqa: E402
+
+SHARED_DATA = REPOSITORY.parent / "shared/data"
 
 DOG_BOX, TIGER_BOX = (10, 10, 50, 40), (60, 20, 90, 70)
 
@@ -73,6 +76,28 @@ def test_a_folder_can_be_added_to_again(tmp_path: Path):
     script.main(tmp_path / "once", tmp_path / "twice", [file.parent], [file])
     once, twice = load_images(tmp_path / "once"), load_images(tmp_path / "twice")
     assert [image.path.resolve() for image in once] == [image.path.resolve() for image in twice]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_copy_of_a_development_image_is_left_out(tmp_path: Path, monkeypatch, mirrored: bool):
+    monkeypatch.setattr(data_folder, "DEV_IMAGES", {9002})
+    source, file = make_data_folder(tmp_path / "data"), make_more(tmp_path / "more")
+    for copied, name in ((9002, "gone.jpg"), (9003, "a.jpg")):
+        with Image.open(source / f"coco_small/images/{copied}.png") as picture:
+            copy = ImageOps.mirror(picture) if mirrored else picture
+            copy.resize((160, 120)).save(file.parent / name, quality=60)
+    script.main(source, tmp_path / "new", [file.parent], [file])
+    *_, new = load_images(tmp_path / "new")
+    assert new.path.resolve().name == "a.jpg"  # of a training image
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the data beside the project")
+def test_no_training_image_is_taken_for_a_development_image():
+    images, development = load_images(SHARED_DATA), load_images(SHARED_DATA, dev=True)
+    thumbnails = np.stack([data_folder.thumbnail(image.path) for image in development])
+    data = data_folder.DataFolder({}, [], {}, thumbnails)
+    assert all(data.is_development(image.path) for image in development)
+    assert not any(data.is_development(image.path) for image in images)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"images": [], "annotations": []}'])
