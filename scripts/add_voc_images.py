@@ -6,7 +6,8 @@
 
 VOC has a mask of each class in a picture and a box of each object (here in COCO's JSON): the pieces
 of a class's mask are those of the box that they lie in. Pictures where objects of a class touch, or
-whose boxes and masks disagree, and copies of development images are left out. It needs `pip install scikit-image`.
+whose boxes and masks disagree, and copies of development images are left out. It needs
+`pip install scikit-image`.
 """
 
 import json

@@ -49,12 +49,16 @@ from proxyformer_hf.data.sources import (
 )
 from proxyformer_hf.metrics.region_boundary import boundary_accuracy, region_similarity
 from proxyformer_hf.modeling_proxyformer import ProxyFormerForReferringSegmentation
+from proxyformer_hf.pipeline_referring_video_segmentation import (
+    ReferringVideoSegmentationPipeline,
+)
 from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
 
 BLIND = "an object"
 LARGE, VERY_LARGE = 0.03, 0.1  # of the image
 SCENES = 12  # composed of each video
 VISIBLE = 0.005  # of the frame: an absent thing's mask that is larger is seen
+VERDICT_FRAMES = 8
 BINS = 10
 SPEED_FRAMES, SPEED_RUNS = 16, 3
 
@@ -66,35 +70,25 @@ def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     return float(region_similarity(prediction, truth).mean())
 
 
-@torch.no_grad()
 def segment(
     model, processor, frames: np.ndarray, expressions: list[str], size: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks bool (E, T, height, width) and scores (E,) of uint8 frames (T, height, width, 3).
+    """The pipeline's masks bool (E, T, height, width) and scores (E,) of uint8 frames (T, height,
+    width, 3).
 
     `size` is the short side in pixels that the model sees; None: the processor's.
     """
+    pipe = ReferringVideoSegmentationPipeline(model, processor=processor, device=model.device)
     resize = {} if size is None else {"size": {"shortest_edge": size, "longest_edge": 2 * size}}
-    inputs = processor(
-        videos=[torch.from_numpy(frames).permute(0, 3, 1, 2)],
-        text=[expressions],
-        do_sample_frames=False,
-        return_tensors="pt",
-        **resize,
-    ).to(model.device)
-    outputs = model(**inputs)
-    results = processor.post_process_referring_segmentation(
-        outputs, [frames.shape[1:3]] * len(expressions)
-    )
-    masks = np.stack([np.asarray(result["masks"].cpu()) for result in results])
-    return masks, np.array([result["score"] for result in results])
+    results = pipe(frames, expressions, **resize)
+    return np.stack([r["masks"] for r in results]), np.array([r["score"] for r in results])
 
 
 # Videos
 
 
 def video_scores(
-    model, processor, videos: list[LabelledVideo], size: int, ids: list[int], stride: int, clip: int
+    model, processor, videos: list[LabelledVideo], size: int, ids: list[int], stride: int
 ) -> Scores:
     """J&F, J and F of the expressions `ids` and J blind per video, on every `stride`-th frame; the
     IoU of predicted, and of true, masks with those of the next frame scored."""
@@ -102,11 +96,7 @@ def video_scores(
     for video in tqdm(videos, desc="videos", leave=False):
         texts = [video.expressions[i] for i in ids] + [BLIND]
         frames, truth = read_frames(video, range(0, len(video), stride))
-        parts = [
-            segment(model, processor, frames[start : start + clip], texts, size)[0]
-            for start in range(0, len(frames), clip)
-        ]
-        *masks, blind = np.concatenate(parts, axis=1)
+        *masks, blind = segment(model, processor, frames, texts, size)[0]
         region = float(np.mean([iou(rows, truth) for rows in masks]))
         boundary = float(np.mean([boundary_accuracy(rows, truth) for rows in masks]))
         scores[video.name] = {
@@ -279,14 +269,13 @@ def video_verdicts(
     things: AbsentThings,
     ids: list[int],
     size: int,
-    clip: int,
 ) -> list[Verdict]:
-    """Of the expressions `ids` and of absent things, on the clip in the middle of each video."""
+    """Of the expressions `ids` and of absent things, on a clip in the middle of each video."""
     verdicts = []
     for video in tqdm(videos, desc="absent things", leave=False):
         absent = absent_texts(video.shown, things, [*video.name.encode()])
-        start = max(0, (len(video) - clip) // 2)
-        frames, _ = read_frames(video, range(start, min(start + clip, len(video))))
+        start = max(0, (len(video) - VERDICT_FRAMES) // 2)
+        frames, _ = read_frames(video, range(start, min(start + VERDICT_FRAMES, len(video))))
         texts = [*(video.expressions[i] for i in ids), *absent]
         rows = zip(*segment(model, processor, frames, texts, size), strict=True)
         verdicts += [
@@ -375,7 +364,7 @@ def quick_scores(model, processor, data_dir: Path) -> dict[str, float]:
     """A few numbers in percent for the log of a training run, in about 20 s on one core."""
     videos = load_videos(data_dir, DEV_VIDEOS)
     images = load_images(data_dir, dev=True)[::3]
-    mean = mean_of(video_scores(model, processor, videos, size=192, ids=[2, 4], stride=12, clip=4))
+    mean = mean_of(video_scores(model, processor, videos, size=192, ids=[2, 4], stride=12))
     answers = image_answers(model, processor, images, dev_expressions, size=224, num_frames=1)
     by_kind = image_scores(answers, ("written", "template"))["by kind"]
     return {"dev_J": 100 * mean["J"], "dev_J_blind": 100 * mean["blind"]} | {
@@ -391,7 +380,6 @@ def main(
     ),
     size: Annotated[int, typer.Option(help="short side in pixels")] = 288,
     stride: Annotated[int, typer.Option(help="score every n-th frame of the videos")] = 1,
-    clip: Annotated[int, typer.Option(help="frames that the model sees at once")] = 8,
     image_frames: Annotated[int, typer.Option(help="copies of an image that make a clip")] = 1,
     max_images: int = 60,
 ) -> None:
@@ -404,16 +392,16 @@ def main(
     def ask(image: LabelledImage) -> list[Expression]:
         return dev_expressions(image) + any_expressions(image) + absent_expressions(image, things)
 
-    by_video = video_scores(*run, videos, size, ids, stride, clip)
+    by_video = video_scores(*run, videos, size, ids, stride)
     answers = image_answers(*run, images[:max_images], ask, size, image_frames)
     look_alikes = image_scores(answers, ("written", "template"))
     any_objects = image_scores(answers, ("any",))
     composed = composed_scores(*run, videos, images, size)
     on_images = image_verdicts(answers)
-    on_videos = video_verdicts(*run, videos, things, ids, size, clip)
+    on_videos = video_verdicts(*run, videos, things, ids, size)
     verdicts = {"images": on_images, "videos": on_videos, "all": on_images + on_videos}
     report = {
-        "settings": {"size": size, "stride": stride, "clip": clip, "image_frames": image_frames},
+        "settings": {"size": size, "stride": stride, "image_frames": image_frames},
         "videos": by_video,
         "mean": mean_of(by_video),
         "images": look_alikes["by kind"],

@@ -10,13 +10,26 @@ from PIL import Image
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from proxyformer_hf.modeling_proxyformer import ProxyFormerVideoFeatures
 from proxyformer_hf.pipeline_referring_video_segmentation import (
     DEFAULT_CHECKPOINT,
     TASK,
+    PastFrames,
     ReferringVideoSegmentationPipeline,
 )
 from proxyformer_hf.video_io import read_video
-from tests.tiny_model import HEIGHT, NUM_FRAMES, WIDTH, save_noise_clip, save_tiny_checkpoint
+from tests.test_modeling_proxyformer_detector import perturbed_model
+from tests.tiny_model import (
+    HEIGHT,
+    NUM_FRAMES,
+    TINY_TIMM,
+    WIDTH,
+    perturb,
+    save_noise_clip,
+    save_tiny_checkpoint,
+    tiny_model,
+    tiny_processor,
+)
 
 FPS = 12.0
 
@@ -69,6 +82,40 @@ def test_result_is_the_models_answer_window_by_window(pipe, video, frames):
     )
     first, second, third = (answer["score"] for answer in answers)
     assert result["score"] == pytest.approx((3 * first + 3 * second + third) / 7)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        perturb(tiny_model(vision_config=TINY_TIMM)),
+        perturbed_model(vision_config=TINY_TIMM, grounding_map=True, frozen_grounding=True),
+    ],
+    ids=["plain", "detector"],
+)
+def test_window_looks_back_on_a_frame_of_those_before(model, video, frames):
+    pipe = ReferringVideoSegmentationPipeline(model=model, processor=tiny_processor(), device="cpu")
+    result = pipe(video, "a dog", window=4)
+    inputs = pipe.processor(videos=frames[[0, 4, 5, 6]], text="a dog", return_tensors="pt")
+    with torch.no_grad():
+        outputs = pipe.model(**inputs)
+    (answer,) = pipe.processor.post_process_referring_segmentation(outputs, [(HEIGHT, WIDTH)])
+    np.testing.assert_array_equal(result["masks"][4:], answer["masks"][1:])
+    np.testing.assert_allclose(result["boxes"][4:], answer["boxes"][1:], rtol=1e-4)
+    score = pipe(frames[:4], "a dog")["score"]
+    assert result["score"] == pytest.approx((4 * score + 3 * answer["score"]) / 7)
+
+
+def test_past_frames_are_spread_over_all_that_was_seen():
+    past, kept = PastFrames(3), []
+    for start in (0, 12, 24, 36):
+        places = torch.arange(start, start + 12.0)[None, :, None]
+        features = ProxyFormerVideoFeatures(encoded_map=places, lateral_maps=(10 * places,))
+        linked, num_past = past.link(features)
+        assert linked.encoded_map[0, num_past:].tolist() == places[0].tolist()
+        assert linked.lateral_maps[0].tolist() == (10 * linked.encoded_map).tolist()
+        kept.append(linked.encoded_map[0, :num_past, 0].tolist())
+    # the nearest there are to the ends and the middle: 5.5, 11.5, 17.5
+    assert kept == [[], [0, 5, 11], [0, 11, 23], [0, 23, 35]]
 
 
 def test_result_has_the_documented_form(pipe, video):
@@ -152,13 +199,13 @@ def test_threshold_bounds_the_masks(pipe, video):
 
 
 def test_size_changes_what_the_model_sees(pipe, video, monkeypatch):
-    shapes, forward = [], pipe.model.forward
+    shapes, encode = [], pipe.model.get_video_features
 
     def spy(pixel_values_videos, **kwargs):
         shapes.append(tuple(pixel_values_videos.shape))
-        return forward(pixel_values_videos, **kwargs)
+        return encode(pixel_values_videos, **kwargs)
 
-    monkeypatch.setattr(pipe.model, "forward", spy)
+    monkeypatch.setattr(pipe.model, "get_video_features", spy)
     result = pipe(video, "a dog", size={"height": 64, "width": 96})
     assert shapes == [(1, NUM_FRAMES, 3, 64, 96)]
     assert result["masks"].shape == (NUM_FRAMES, HEIGHT, WIDTH)
@@ -217,6 +264,15 @@ def test_stream_joined_is_the_calls_result(pipe, video):
         assert sum((part[row]["frame_indices"] for part in parts), []) == expected["frame_indices"]
 
 
+def test_streams_that_take_turns_are_those_of_each_alone(pipe, video, frames):
+    videos = (video, frames[::-1].copy())
+    alone = [list(pipe.stream(each, "a dog", window=4)) for each in videos]
+    in_turn = zip(*(pipe.stream(each, "a dog", window=4) for each in videos), strict=True)
+    for parts, expected in zip(in_turn, zip(*alone, strict=True), strict=True):
+        for part, other in zip(parts, expected, strict=True):
+            assert_same_result(part, other)
+
+
 def test_saved_pipeline_loads_again(pipe, video, tmp_path):
     pipe.save_pretrained(tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
@@ -245,6 +301,7 @@ def test_default_model_is_a_folder_of_the_package(checkpoint, monkeypatch):
         (("VIDEO", []), {}, "no expression"),
         (("VIDEO", "a dog"), {"window": 0}, "window must be at least 1 frame"),
         (("VIDEO", "a dog"), {"batch_size": 2}, "batch_size must be 1"),
+        (("VIDEO", "a dog"), {"num_workers": 1}, "num_workers must be 0"),
         (("VIDEO", "a dog"), {"stride": 2, "num_frames": 3}, "one of fps, num_frames and stride"),
         (("missing.mp4", "a dog"), {}, "missing.mp4"),
         (([], "a dog"), {}, "no frames"),

@@ -345,7 +345,7 @@ def describe_limits(sources: Sequence[DataRecipe]) -> Iterator[str]:
     yield "English only, in the wordings of its training data."
     yield "What is described is taken to be there: an absent object may still get a mask."
     yield "Scores are not calibrated."
-    yield "The pipeline takes 36 frames at a time; nothing links these windows."
+    yield "The pipeline takes 36 frames at a time and looks back on nine of those before."
 
 
 def metrics_of(protocol: Protocol) -> dict[str, str]:

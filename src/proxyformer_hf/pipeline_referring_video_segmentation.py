@@ -1,7 +1,8 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
 """`pipeline("referring-video-segmentation")`: a video and expressions in, masks at its size out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
@@ -15,7 +16,10 @@ from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import ModelOutput
 
 from .allocation import keep_freed_memory
-from .modeling_proxyformer import ProxyFormerForReferringSegmentation
+from .modeling_proxyformer import (
+    ProxyFormerForReferringSegmentation,
+    ProxyFormerVideoFeatures,
+)
 from .video_io import VideoInfo, iter_frames, probe_video, sample_frame_indices
 from .video_processing_proxyformer import Video
 
@@ -53,8 +57,52 @@ def _windows(
     yield window, True
 
 
+class PastFrames:
+    """Features of at most `count` of the frames that a video's windows have shown so far, spread
+    evenly over them: the next window looks back on these, and so on the object chosen there."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.num_seen = 0
+        self.places: list[int] = []  # of the frames that are kept, among those seen
+        self.features: ProxyFormerVideoFeatures | None = None
+
+    def link(self, window: ProxyFormerVideoFeatures) -> tuple[ProxyFormerVideoFeatures, int]:
+        """The features of the frames kept and then those of the window, and how many are kept.
+        From then on the window has been seen, too."""
+        linked = window if self.features is None else _join(self.features, window)
+        num_kept, num_new = len(self.places), window.encoded_map.shape[1]
+        places = np.array([*self.places, *range(self.num_seen, self.num_seen + num_new)])
+        self.num_seen += num_new
+        wanted = np.linspace(0, self.num_seen - 1, self.count)
+        chosen = np.unique(np.abs(places - wanted[:, None]).argmin(1))
+        self.places = places[chosen].tolist()
+        self.features = _map_frames(linked, lambda maps: maps[:, chosen]) if self.places else None
+        return linked, num_kept
+
+
+def _join(
+    first: ProxyFormerVideoFeatures, second: ProxyFormerVideoFeatures
+) -> ProxyFormerVideoFeatures:
+    rest = iter([second.encoded_map, *second.lateral_maps, second.class_map])
+    return _map_frames(first, lambda maps: torch.cat([maps, next(rest)], dim=1))
+
+
+def _map_frames(
+    features: ProxyFormerVideoFeatures, change: Callable[[torch.Tensor], torch.Tensor]
+) -> ProxyFormerVideoFeatures:
+    """`change` made to each map (1, T, ...), in the order of the fields."""
+    return replace(
+        features,
+        encoded_map=change(features.encoded_map),
+        lateral_maps=tuple(map(change, features.lateral_maps)),
+        class_map=None if features.class_map is None else change(features.class_map),
+    )
+
+
 class ReferringVideoSegmentationPipeline(ChunkPipeline):
     """Segments the object that an expression refers to, window by window: any length of video fits.
+    A window looks back on frames of those before it, spread over them, a quarter of its own number.
 
     ```python
     pipe = pipeline("referring-video-segmentation")
@@ -109,6 +157,8 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
                 "batch_size must be 1: a window of frames with all its expressions already is a "
                 "batch; set its length with window="
             )
+        if kwargs.get("num_workers", self._num_workers):
+            raise ValueError("num_workers must be 0: a window looks back on those before it")
         if text is not None:
             return super().__call__({"video": video, "text": text}, **kwargs)
         if isinstance(video, list) and not video:
@@ -170,6 +220,7 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
             raise ValueError("got no expression: text is an empty list")
         source_fps, frames = _open_video(inputs["video"], fps, num_frames, stride)
         options = {} if size is None else {"size": size}
+        past = PastFrames(window // 4)
         for indexed_frames, is_last in _windows(frames, window):
             frame_indices, window_frames = map(list, zip(*indexed_frames, strict=True))
             encoded = self.processor(
@@ -181,9 +232,11 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
                 **options,
             )
             (metadata,) = encoded.pop("video_metadata")
+            encoded.pop("frame_mask")  # of a single video: all frames are real
             yield {
                 "is_last": is_last,
                 "encoded": encoded,
+                "past": past,
                 "text": text,
                 "size": (metadata.height, metadata.width),
                 "fps": source_fps,
@@ -191,12 +244,21 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
             }
 
     def _forward(self, window: dict[str, Any]) -> dict[str, Any]:
-        encoded = window.pop("encoded")
-        encoded["pixel_values_videos"] = encoded["pixel_values_videos"].to(self.dtype)
-        outputs = self.model(**encoded)
+        encoded, past = window.pop("encoded"), window.pop("past")
+        features = self.model.get_video_features(
+            encoded.pop("pixel_values_videos").to(self.dtype), pixel_mask=encoded.pop("pixel_mask")
+        )
+        features, num_past = past.link(features)
+        outputs = self.model(video_features=features, **encoded)
         # What the masks need and no more: it is kept until the video's last window is through.
-        kept = ("referred_masks", "referred_boxes", "referred_scores", "frame_mask", "pixel_mask")
-        return {**window, "outputs": ModelOutput({name: getattr(outputs, name) for name in kept})}
+        kept = {
+            "referred_masks": outputs.referred_masks[:, num_past:],
+            "referred_boxes": outputs.referred_boxes[:, num_past:],
+            "referred_scores": outputs.referred_scores,
+            "frame_mask": None,
+            "pixel_mask": outputs.pixel_mask,
+        }
+        return {**window, "outputs": ModelOutput(kept)}
 
     def postprocess(
         self, windows: list[dict[str, Any]], threshold: float = 0.5, min_score: float = 0.0
