@@ -106,8 +106,11 @@ class Scene(NamedTuple):
     masks: list[np.ndarray]  # bool (T, height, width), what is visible
 
 
-def compose(video: LabelledVideo, images: list[LabelledImage], number: int) -> Scene:
-    """Scene `number` of a video: with a whole object of an image, unlike all that it shows."""
+def compose(
+    video: LabelledVideo, images: list[LabelledImage], number: int, passing: bool = False
+) -> Scene:
+    """Scene `number` of a video: with a whole object of an image, unlike all that it shows; with
+    `passing` one that is not in view at the beginning or at the end."""
     rng = np.random.default_rng([number, *video.name.encode()])
     doubtful = with_confusable(video.shown)
     whole = [(image, i) for image in images for i in image.instances if is_whole(image, i)]
@@ -119,7 +122,8 @@ def compose(video: LabelledVideo, images: list[LabelledImage], number: int) -> S
     while composed is None:  # until enough of both is in view
         image, instance = fitting[rng.integers(len(fitting))]
         height = round(frames.shape[1] * rng.uniform(0.3, 0.65))
-        composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
+        cut = cut_out(image, instance, height, rng)
+        composed = paste(frames, masks, *cut, rng, passing)
     frames, visible, pasted = composed
     name = name_alone(image, instance, pasted, rng)
     return Scene(frames, [video.expressions[NOUN_PHRASE], name], [visible, pasted])

@@ -34,6 +34,7 @@ def print_report(report: Mapping[str, Any]) -> None:
         for table in (name, f"{name} by fact", f"{name} by size"):
             print_table(table, report[table])
     print_table("composed", report["composed"])
+    print_table("passing", {"pasted object": report["passing"]})
     print_table("absent", report["absent"])
     print_table("score", {f"from {row['from']:.1f}": row for row in report["reliability"]})
     speed = report["speed"]

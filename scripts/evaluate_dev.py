@@ -6,6 +6,8 @@
     images    IoU of objects with look-alikes for the right expression, for a look-alike's
               (swapped) and for "an object" (blind); the same of any two objects of an image
     composed  IoU for the right and for the other expression in videos with a pasted object
+    passing   of pasted objects that come into view or leave it: IoU where they are in view, and how
+              often there is no mask where they are not
     absent    how well the score tells what is not shown from what is, and how often it gets a mask
     speed     frames per second
 
@@ -56,7 +58,7 @@ from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
 
 BLIND = "an object"
 LARGE, VERY_LARGE = 0.03, 0.1  # of the image
-SCENES = 12  # composed of each video
+SCENES, PASSING_SCENES = 12, 6  # composed of each video
 VISIBLE = 0.005  # of the frame: an absent thing's mask that is larger is seen
 VERDICT_FRAMES = 8
 BINS = 10
@@ -239,6 +241,23 @@ def composed_scores(
     return {group: {k: float(np.mean(v)) for k, v in values[group].items()} for group in order}
 
 
+def passing_scores(
+    model, processor, videos: list[LabelledVideo], images: list[LabelledImage], size: int
+) -> dict[str, float]:
+    """Of pasted objects that come into view or leave it: right IoU in the frames that show them,
+    and the share of the other frames without a mask (over `VISIBLE`)."""
+    values = defaultdict(list)
+    scenes = [(video, number) for video in videos for number in range(PASSING_SCENES)]
+    for video, number in tqdm(scenes, desc="passing objects", leave=False):
+        scene = compose(video, images, number, passing=True)
+        (mask,), _ = segment(model, processor, scene.frames, scene.expressions[1:], size)
+        truth = scene.masks[1]
+        shown = truth.any((1, 2))
+        values["in view"].append(iou(mask[shown], truth[shown]))
+        values["gone, no mask"].append((mask[~shown].mean((1, 2)) <= VISIBLE).mean())
+    return {name: float(np.mean(each)) for name, each in values.items()}
+
+
 def switches(mask: np.ndarray, objects: list[np.ndarray]) -> float:
     """Share of pairs of neighbouring frames between which a mask goes over to another object.
 
@@ -397,6 +416,7 @@ def main(
     look_alikes = image_scores(answers, ("written", "template"))
     any_objects = image_scores(answers, ("any",))
     composed = composed_scores(*run, videos, images, size)
+    passing = passing_scores(*run, videos, images, size)
     on_images = image_verdicts(answers)
     on_videos = video_verdicts(*run, videos, things, ids, size)
     verdicts = {"images": on_images, "videos": on_videos, "all": on_images + on_videos}
@@ -411,6 +431,7 @@ def main(
         "any objects by fact": any_objects["by fact"],
         "any objects by size": any_objects["by size"],
         "composed": composed,
+        "passing": passing,
         "absent": {name: presence_scores(each) for name, each in verdicts.items()},
         "reliability": reliability(verdicts["all"]),
         "speed": {

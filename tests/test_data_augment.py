@@ -141,6 +141,28 @@ def test_pasted_frames_follow_each_other():
         assert mask.sum() == 16 and (frame[mask] == level).all() and (frame[~mask] == 50).all()
 
 
+def test_what_passes_is_gone_at_one_end_and_comes_in_at_a_side():
+    frames, masks = np.full((4, 40, 60, 3), 50, np.uint8), np.zeros((4, 40, 60), bool)
+    pixels, alpha = np.full((1, 16, 20, 3), RED, np.uint8), np.ones((1, 16, 20))
+    seen = set()
+    for seed in range(40):
+        result = paste(frames, masks, pixels, alpha, np.random.default_rng(seed), passing=True)
+        if result is None:  # hardly in view in the second frame
+            continue
+        composed, _, pasted = result
+        assert (is_red(composed) == pasted).all() and (composed[~pasted] == 50).all()
+        areas = pasted.sum((1, 2))
+        order = slice(None) if areas[0] == 0 else slice(None, None, -1)
+        first, *rest, last = areas[order]
+        assert first == 0 and last == 16 * 20 and all(area >= 0.4 * last for area in rest)
+        columns = [np.flatnonzero(mask.any(0)) for mask in pasted[order][1:]]
+        at_left = columns[0][0] < 60 - columns[0][-1]
+        steps = np.diff([c[-1] if at_left else c[0] for c in columns])
+        assert (steps > 0).all() if at_left else (steps < 0).all()
+        seen.add((at_left, order.step))
+    assert len(seen) == 4  # from both sides, coming and going
+
+
 def test_pasting_replaces_pixels_and_takes_from_the_mask():
     frames, masks = np.full((3, 40, 60, 3), 50, np.uint8), np.zeros((3, 40, 60), bool)
     masks[:, 10:30, 10:40] = True

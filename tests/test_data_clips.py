@@ -251,6 +251,28 @@ def test_what_is_pasted_is_called_by_the_names_of_its_kin(data):
     assert called > 5
 
 
+@pytest.mark.parametrize("own_motion_share", [0, 1])
+def test_what_passes_is_described_where_it_is_not_in_view(data, own_motion_share: int):
+    recipe = ClipRecipe(
+        video_share=1,
+        video_size=(48, 80),
+        video_absent_share=0,
+        composed_share=1,
+        own_motion_share=own_motion_share,
+        passing_share=0.5,
+    )
+    videos = TrainingClips(*data, recipe, num_samples=60, seed=0)
+    counts = Counter()
+    for i in range(len(videos)):
+        texts, masks = videos[i]["expressions"], videos[i]["masks"].bool()
+        if not torch.equal(masks[0], masks[1]):  # of what is pasted, and of the video's own object
+            in_view = masks.any(3).any(2).tolist()
+            counts[tuple(in_view[0])] += 1
+            assert all(in_view[1]) and texts[0] != texts[1]
+    assert {*counts} == {(True, True, True), (False, True, True), (True, True, False)}
+    assert min(counts.values()) > 3
+
+
 def data_of_a_dog(root: Path, bystanders: list[str]):
     """The toy images, and the video of a red box: it is a dog, bystanders are shown, too."""
     folder = make_data_folder(root)

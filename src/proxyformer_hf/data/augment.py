@@ -223,10 +223,12 @@ def paste(
     pixels: np.ndarray,
     alpha: np.ndarray,
     rng: np.random.Generator,
+    passing: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Move a cut-out through a clip, in front of the object of `masks` or behind it.
 
     Pixels (T, h, w, 3) and alpha (T, h, w) are those of each frame, or T is 1: the same in all.
+    With `passing` it comes in at the left or right after the first frame, or is gone by the last.
     Returns the clip, the object's visible masks and the cut-out's, or None when the random path
     leaves too little of one of them in view.
     """
@@ -237,9 +239,13 @@ def paste(
     behind = bool(rng.random() < 0.5)
     start = rng.uniform((0, 0), (max(height - cut_height, 1), max(width - cut_width, 1)))
     speed = rng.uniform(-0.05, 0.05, 2) * (height, width)
+    path = start + speed * np.arange(count)[:, None]
+    if passing:
+        outside = (start[0], rng.choice([-cut_width, width]))
+        path = np.linspace(outside, start, count)[:: rng.choice([-1, 1])]
     frames, pasted = frames.copy(), np.zeros_like(masks)
-    for k in range(count):
-        y, x = np.round(start + speed * k).astype(int)
+    in_view = np.ones(count, bool)
+    for k, (y, x) in enumerate(np.round(path).astype(int)):
         top, left, bottom, right = (
             max(y, 0),
             max(x, 0),
@@ -247,7 +253,8 @@ def paste(
             min(x + cut_width, width),
         )
         if bottom <= top or right <= left:
-            return None
+            in_view[k] = False
+            continue
         view = np.s_[top:bottom, left:right]
         part = np.s_[k, top - y : bottom - y, left - x : right - x]
         share = alpha[part]
@@ -259,4 +266,5 @@ def paste(
     visible = masks & ~pasted
     enough = visible.sum((1, 2)) >= MIN_VISIBLE * masks.sum((1, 2))
     shown = pasted.sum((1, 2)) >= MIN_VISIBLE * (alpha > 0.5).sum((1, 2))
-    return (frames, visible, pasted) if enough.all() and shown.all() else None
+    as_told = shown[in_view].all() and in_view.all() != passing
+    return (frames, visible, pasted) if enough.all() and as_told else None

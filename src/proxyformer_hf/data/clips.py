@@ -69,6 +69,7 @@ class ClipRecipe:
     composed_share: float = 0.3  # of video clips into which an object is pasted
     look_alike_share: float = 0.0  # of these, where it can be: an object of the same kind
     own_motion_share: float = 0.0  # of the others: another video's object with its motion, no still
+    passing_share: float = 0.0  # of the others: the object comes into view or goes out of it
 
 
 ABSENT_FACTS = (
@@ -210,9 +211,9 @@ def is_whole(image: LabelledImage, instance: Instance) -> bool:
 def name_alone(
     image: LabelledImage, instance: Instance, masks: np.ndarray, rng: np.random.Generator
 ) -> str:
-    """A template expression of the only object of its kind, true in all frames of its masks."""
+    """A template expression of the only object of its kind, true in all frames that show it."""
     colors = instance_colors(image, instance)
-    views = [Seen.from_mask(instance.category, mask, colors) for mask in masks]
+    views = [Seen.from_mask(instance.category, mask, colors) for mask in masks if mask.any()]
     found = lasting_facts([[seen] for seen in views], 0)
     return phrase(found[rng.integers(len(found))], views[0], rng)
 
@@ -442,9 +443,11 @@ class TrainingClips(SeededDataset):
         """What [`paste`] gives for an object unlike anything that the video shows, its expression
         and its categories."""
         height = round(frames.shape[1] * rng.uniform(0.3, 0.65))
+        passing = bool(rng.random() < self.recipe.passing_share)
         if rng.random() >= self.recipe.own_motion_share:
             image, instance = self._foreign(video, rng)
-            composed = paste(frames, masks, *cut_out(image, instance, height, rng), rng)
+            cut = cut_out(image, instance, height, rng)
+            composed = paste(frames, masks, *cut, rng, passing)
             if composed is None:
                 return None
             name = self._kin(instance.category, video.shown, rng)
@@ -456,7 +459,7 @@ class TrainingClips(SeededDataset):
             return None
         other = others[rng.integers(len(others))]
         cut = cut_out_moving(other, self._frame_indices(other, rng), height)
-        composed = None if cut is None else paste(frames, masks, *cut, rng)
+        composed = None if cut is None else paste(frames, masks, *cut, rng, passing)
         if composed is None:
             return None
         # the other expressions may tell of what surrounds it there
