@@ -20,7 +20,15 @@ from proxyformer_hf.data.clips import (
     is_whole,
     rarity,
 )
-from proxyformer_hf.data.expressions import CATS, DOGS, GIANTS, ROAD_VEHICLES, SYNONYMS, VESSELS
+from proxyformer_hf.data.expressions import (
+    CATS,
+    DOGS,
+    GIANTS,
+    ROAD_VEHICLES,
+    SYNONYMS,
+    VEHICLES,
+    VESSELS,
+)
 from proxyformer_hf.data.sources import Instance, LabelledImage, load_images, load_videos
 from tests.toy_data import box_polygon, make_data_folder
 
@@ -418,6 +426,18 @@ def test_absent_things_are_not_shown_nor_confusable(data):
     # A dog may pass for a horse.
     assert not any("dog" in absent.expression({"horse"}, rng) for _ in range(100))
     assert absent.expression({*SYNONYMS}, rng) is None
+
+
+def test_absent_things_may_be_kin_of_what_is_shown(data):
+    absent, rng = AbsentThings(data[0]), np.random.default_rng(0)
+    kinds = VEHICLES & {*SYNONYMS} - {"bicycle", "motorcycle"}
+    vehicles = [name for kind in kinds for name in (kind, *SYNONYMS[kind])]
+    texts = {absent.expression({"bicycle"}, rng, kindred_share=1) for _ in range(100)}
+    assert len(texts) > 10 and all(any(name in text for name in vehicles) for text in texts)
+    texts = {absent.expression({"bicycle"}, rng, kindred_share=0.3) for _ in range(100)}
+    assert not all(any(name in text for name in vehicles) for text in texts)
+    texts = {absent.expression({"clock"}, rng, kindred_share=1) for _ in range(100)}  # without kin
+    assert any("dog" in text for text in texts)
 
 
 @pytest.mark.parametrize(

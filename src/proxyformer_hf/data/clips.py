@@ -27,6 +27,7 @@ from .augment import (
 )
 from .expressions import (
     CONFUSABLE,
+    KINDRED,
     SYNONYMS,
     Seen,
     color_fractions,
@@ -63,6 +64,7 @@ class ClipRecipe:
     kin_share: float = 0.0  # of objects alone of their kind, called by a name that no label has
     absent_share: float = 0.3  # of image clips with an expression of something that is not there
     video_absent_share: float = 1.0  # the same, of video clips
+    kindred_absent_share: float = 0.0  # of these things: like a dog where a cat is shown
     still_share: float = 0.15  # of image clips without motion
     paired_share: float = 0.0  # of image clips that show two images side by side
     paired_size: tuple[int, int] = (192, 336)  # of both together
@@ -230,13 +232,18 @@ class AbsentThings:
             for instance in image.instances:
                 self.written[instance.category] += instance.written
 
-    def expression(self, shown: set[str] | frozenset[str], rng: np.random.Generator) -> str | None:
+    def expression(
+        self, shown: set[str] | frozenset[str], rng: np.random.Generator, kindred_share: float = 0.0
+    ) -> str | None:
         """An expression of a category neither in `shown` nor easily taken for one of these; None
-        where there is none."""
+        where there is none. At times, where there is one, of the kin (`KINDRED`) of one shown."""
         doubtful = with_confusable(shown)
-        weights = np.array(
-            [0 if c in doubtful else w for c, w in zip(self.categories, self.weights, strict=True)]
-        )
+        fitting = np.array([category not in doubtful for category in self.categories])
+        weights = self.weights * fitting
+        if kindred_share and rng.random() < kindred_share:
+            kin = frozenset().union(*(group for group in KINDRED if group & shown))
+            near = np.array([category in kin for category in self.categories]) & fitting
+            weights = self.weights * near if near.any() else weights
         if not weights.any():
             return None
         category = self.categories[rng.choice(len(weights), p=weights / weights.sum())]
@@ -365,7 +372,8 @@ class TrainingClips(SeededDataset):
             texts.append(other or text)
             masks.append(scene.masks[target])
         for _ in range(recipe.num_expressions - len(texts)):
-            if (text := self.absent.expression(shown, rng)) is not None:
+            text = self.absent.expression(shown, rng, recipe.kindred_absent_share)
+            if text is not None:
                 texts.append(text)
                 masks.append(empty)
         return {
@@ -533,7 +541,7 @@ class TrainingClips(SeededDataset):
         if others and rng.random() < 0.5:
             other = others[rng.integers(len(others))]
             return vary_article(str(rng.choice(list(other.expressions.values()))), rng)
-        return self.absent.expression(shown, rng)
+        return self.absent.expression(shown, rng, self.recipe.kindred_absent_share)
 
 
 def vary_article(text: str, rng: np.random.Generator) -> str:

@@ -74,6 +74,15 @@ CONFUSABLE = (
 )
 ANIMALS = frozenset("bird cat dog horse sheep cow elephant bear zebra giraffe".split())
 VEHICLES = frozenset("bicycle car motorcycle airplane bus train truck boat".split())
+# What is told apart with certainty, but only by a close look: the hardest things to miss rightly.
+KINDRED = (
+    ANIMALS.union("butterfly deer fish kangaroo monkey otter rhino tiger turtle".split()),
+    VEHICLES,
+    frozenset("bottle bowl cup fork knife plate spatula spoon vase".split()) | {"wine glass"},
+    frozenset("apple banana bread broccoli cake carrot donut orange pizza rice sandwich".split()),
+    frozenset("bed bench chair couch refrigerator sink toilet tv".split()),
+    frozenset("backpack boot coat dress handbag hat shirt shoe skirt suitcase umbrella".split()),
+)
 # Names that no label has: what labels do not tell apart, and kinds that none of them is. They are
 # said where nothing else of the group is shown, so that a word never heard finds its nearest kin.
 PEOPLE = """man woman boy girl child kid toddler guy lady teenager player athlete dancer gymnast
