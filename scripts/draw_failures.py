@@ -20,7 +20,7 @@ from transformers import pipeline
 from proxyformer_hf.pipeline_referring_video_segmentation import TASK
 from proxyformer_hf.visualization import contact_sheet, draw_masks
 
-SIZE = (400, 300)
+SIZE, TILE = (400, 300), 280  # pixels; of the width of a tile
 QUESTIONS = (  # two parts and two absent things; small things beside large ones; unheard nouns
     ("chelsea", "the cat's nose"),
     ("chelsea", "a dog"),
@@ -29,7 +29,7 @@ QUESTIONS = (  # two parts and two absent things; small things beside large ones
     ("astronaut", "the flag"),
     ("astronaut", "the space shuttle"),
     ("rocket", "the rocket"),
-    ("rocket", "the tower on the left"),
+    ("rocket", "an airplane"),
     ("stereo_motorcycle", "the toolbox"),
     ("stereo_motorcycle", "a car"),
     ("camera", "the coat"),
@@ -54,7 +54,7 @@ def main(
         pixels = photograph(name)
         result = pipe(pixels[None].copy(), expression)
         tiles.append(draw_masks(pixels, result["masks"], [expression], [result["score"]]))
-    contact_sheet(tiles).save(output, quality=80)
+    contact_sheet(tiles, tile_width=TILE).save(output, quality=70)
 
 
 if __name__ == "__main__":
