@@ -117,13 +117,13 @@ def test_output_is_named_after_the_video(checkpoint, video, tmp_path, monkeypatc
 
 
 def test_max_size_bounds_what_the_model_sees(checkpoint, video, tmp_path, monkeypatch):
-    shapes, forward = [], ProxyFormerForReferringSegmentation.forward
+    shapes, encode = [], ProxyFormerForReferringSegmentation.get_video_features
 
     def spy(self, pixel_values_videos, **kwargs):
         shapes.append(tuple(pixel_values_videos.shape))
-        return forward(self, pixel_values_videos, **kwargs)
+        return encode(self, pixel_values_videos, **kwargs)
 
-    monkeypatch.setattr(ProxyFormerForReferringSegmentation, "forward", spy)
+    monkeypatch.setattr(ProxyFormerForReferringSegmentation, "get_video_features", spy)
     arguments = (video, "a dog", "--model", checkpoint, "-o", tmp_path / "out.mp4")
     assert run("segment", *arguments, "--max-size", 40).exit_code == 0
     assert shapes == [(1, NUM_FRAMES, 3, 24, 40)]
