@@ -440,6 +440,19 @@ def test_absent_things_may_be_kin_of_what_is_shown(data):
     assert any("dog" in text for text in texts)
 
 
+def test_what_people_wear_is_not_absent_from_their_videos(data):
+    videos = TrainingClips(*data, ClipRecipe(video_share=1), num_samples=1, seed=0)
+    videos.videos = []  # whose expressions would be asked for, too
+    videos.absent.categories = ["cat", "shirt", "tie"]
+    videos.absent.weights = np.ones(3)
+    videos.absent.written.update(shirt=[], tie=[])
+    rng = np.random.default_rng(0)
+    of_people = [videos._absent_from(frozenset({"person"}), rng) for _ in range(50)]
+    assert not any(worn in text for text in of_people for worn in ("shirt", "tie"))
+    of_boats = [videos._absent_from(frozenset({"boat"}), rng) for _ in range(50)]
+    assert any("shirt" in text for text in of_boats)
+
+
 @pytest.mark.parametrize(
     ("box", "whole"),
     [((20, 20, 90, 80), True), ((0, 20, 70, 80), False), ((20, 20, 40, 40), False)],

@@ -29,6 +29,7 @@ from .expressions import (
     CONFUSABLE,
     KINDRED,
     SYNONYMS,
+    WORN,
     Seen,
     color_fractions,
     facts,
@@ -541,6 +542,8 @@ class TrainingClips(SeededDataset):
         if others and rng.random() < 0.5:
             other = others[rng.integers(len(others))]
             return vary_article(str(rng.choice(list(other.expressions.values()))), rng)
+        if "person" in shown:
+            shown = shown | WORN
         return self.absent.expression(shown, rng, self.recipe.kindred_absent_share)
 
 
