@@ -26,7 +26,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from proxyformer_hf.configuration_proxyformer import ProxyFormerConfig
 from proxyformer_hf.hub import check_access, push
-from proxyformer_hf.modeling_proxyformer import ProxyFormerForReferringSegmentation
+from proxyformer_hf.modeling_proxyformer import (
+    ProxyFormerForReferringSegmentation,
+    load_classifier,
+)
 from proxyformer_hf.processing_proxyformer import ProxyFormerProcessor
 from proxyformer_hf.training.datasets import training_dataset, training_expressions
 from proxyformer_hf.training.loop import claim_output_dir, create_accelerator, train
@@ -35,6 +38,7 @@ from proxyformer_hf.video_processing_proxyformer import ProxyFormerVideoProcesso
 
 NECK_NAMES = {"aspp": "pixel_conv", "pooling": "image_conv", "projection": "join_conv"}
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # in RoBERTa's order
+OF_CLASSIFIER = ("model.kinds.", "model.video_encoder.classifier")  # names of its weights
 STOPPED = 143  # exit code of a process that SIGTERM ended
 
 
@@ -49,8 +53,10 @@ def build_model(
     """
     settings, set_by = recipe.model, {"freeze_text": recipe.optimizer.freeze_text}
     if settings.start_from is not None:
-        model = load_start(settings.start_from, **settings.config, **set_by)
         processor = ProxyFormerProcessor.from_pretrained(settings.start_from)
+        model = load_start(settings.start_from, settings.classifier, **settings.config, **set_by)
+        if settings.classifier is not None:
+            model.model.read_class_names(processor.tokenizer)
     else:
         vision, text = settings.vision, settings.text
         if isinstance(vision, dict):
@@ -61,10 +67,9 @@ def build_model(
             text = text_folder(text)
             tokenizer = AutoTokenizer.from_pretrained(text)
         model = ProxyFormerForReferringSegmentation.from_backbones(
-            vision, text, settings.detector, **settings.config, **set_by
+            vision, text, settings.detector, settings.classifier, **settings.config, **set_by
         )
-        if settings.detector is not None:
-            model.model.read_class_names(tokenizer)
+        model.model.read_class_names(tokenizer)
         if settings.vision_weights is not None:
             load_vision_weights(model, settings.vision_weights)
         video_processor = ProxyFormerVideoProcessor(
@@ -75,14 +80,24 @@ def build_model(
     return model, processor
 
 
-def load_start(name: str, **config_fields: Any) -> ProxyFormerForReferringSegmentation:
-    """A checkpoint with some fields of its configuration changed; none of its weights may lack."""
+def load_start(
+    name: str, classifier: str | None = None, **config_fields: Any
+) -> ProxyFormerForReferringSegmentation:
+    """A checkpoint with some fields of its configuration changed, and with a classifier that it did
+    not have before; no other of its weights may lack."""
+    joining = None if classifier is None else load_classifier(classifier)
+    if joining is not None:
+        config_fields["classifier_config"] = joining.config
     config = ProxyFormerConfig.from_pretrained(name, **config_fields)
     # stored in float16 at times; training needs float32
     model, report = ProxyFormerForReferringSegmentation.from_pretrained(
         name, config=config, dtype=torch.float32, output_loading_info=True
     )
-    lacking = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
+    missing = report["missing_keys"]
+    if joining is not None:
+        model.model.video_encoder.classifier.load(joining)
+        missing = [key for key in missing if not key.startswith(OF_CLASSIFIER)]
+    lacking = sorted(missing) + sorted(str(k) for k in report["mismatched_keys"])
     if lacking:
         raise ValueError(
             f"model.start_from: {name} lacks weights of the model that the recipe describes: "

@@ -8,12 +8,14 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import BertConfig, BertModel, pipeline
 from typer.testing import CliRunner
 
 from proxyformer_hf import ProxyFormerForReferringSegmentation
 from proxyformer_hf.cli import app
+from proxyformer_hf.cpu import multiplies_bfloat16
 from proxyformer_hf.masks import load_mask
 from proxyformer_hf.pipeline_referring_video_segmentation import ReferringVideoSegmentationPipeline
 from proxyformer_hf.video_io import probe_video, read_video
@@ -44,7 +46,8 @@ def run(*arguments):
 
 
 def load_pipeline(checkpoint: str) -> ReferringVideoSegmentationPipeline:
-    return pipeline("referring-video-segmentation", model=checkpoint, device="cpu")
+    dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    return pipeline("referring-video-segmentation", model=checkpoint, device="cpu", dtype=dtype)
 
 
 def load_masks(folder: Path) -> np.ndarray:
@@ -116,17 +119,33 @@ def test_output_is_named_after_the_video(checkpoint, video, tmp_path, monkeypatc
     }
 
 
-def test_max_size_bounds_what_the_model_sees(checkpoint, video, tmp_path, monkeypatch):
-    shapes, encode = [], ProxyFormerForReferringSegmentation.get_video_features
+@pytest.fixture
+def seen_pixels(monkeypatch) -> list[torch.Tensor]:
+    """What models are given to encode from now on."""
+    seen, encode = [], ProxyFormerForReferringSegmentation.get_video_features
 
     def spy(self, pixel_values_videos, **kwargs):
-        shapes.append(tuple(pixel_values_videos.shape))
+        seen.append(pixel_values_videos)
         return encode(self, pixel_values_videos, **kwargs)
 
     monkeypatch.setattr(ProxyFormerForReferringSegmentation, "get_video_features", spy)
+    return seen
+
+
+def test_max_size_bounds_what_the_model_sees(checkpoint, video, tmp_path, seen_pixels):
     arguments = (video, "a dog", "--model", checkpoint, "-o", tmp_path / "out.mp4")
     assert run("segment", *arguments, "--max-size", 40).exit_code == 0
-    assert shapes == [(1, NUM_FRAMES, 3, 24, 40)]
+    assert [tuple(pixels.shape) for pixels in seen_pixels] == [(1, NUM_FRAMES, 3, 24, 40)]
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_segment_computes_in_bfloat16_where_the_cpu_multiplies_it(
+    native, dtype, checkpoint, video, tmp_path, seen_pixels, monkeypatch
+):
+    monkeypatch.setattr("proxyformer_hf.cpu.multiplies_bfloat16", lambda: native)
+    arguments = (video, "a dog", "--model", checkpoint, "-o", tmp_path / "out.mp4")
+    assert run("segment", *arguments, "--device", "cpu").exit_code == 0
+    assert [pixels.dtype for pixels in seen_pixels] == [dtype]
 
 
 def make_corrupt_video(folder: Path) -> Path:

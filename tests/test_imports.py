@@ -12,7 +12,7 @@ PACKAGE = Path(proxyformer_hf.__file__).parent
 
 LAYERS = [
     {"configuration_nanodet"},
-    {"configuration_video_swin", "configuration_proxyformer", "video_io", "allocation"},
+    {"configuration_video_swin", "configuration_proxyformer", "video_io", "cpu"},
     {"masks", "registration"},
     # Data are made from files, without model or processor.
     {"data.sources", "data.expressions", "data.records", "data.sampling", "data.seeded"},
@@ -29,7 +29,7 @@ LAYERS = [
     {"metrics.evaluate_modules.region_boundary", "metrics.evaluate_modules.mask_map"},
     {"evaluation.scoring"},
     {"evaluation.report"},
-    {"modeling_video_swin", "modeling_nanodet", "loss_proxyformer"},
+    {"modeling_video_swin", "modeling_nanodet", "timm_networks", "loss_proxyformer"},
     {"video_processing_proxyformer", "visualization"},
     {"modeling_proxyformer", "processing_proxyformer"},
     {"pipeline_referring_video_segmentation", "evaluation.inference"},

@@ -21,15 +21,22 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from transformers import AutoTokenizer, RobertaConfig, RobertaModel, TimmBackbone
+from transformers import (
+    AutoTokenizer,
+    RobertaConfig,
+    RobertaModel,
+    TimmBackbone,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
 
 from proxyformer_hf import modeling_proxyformer
 from proxyformer_hf.configuration_nanodet import NanoDetConfig
 from proxyformer_hf.configuration_proxyformer import ROBERTA_BASE
 from proxyformer_hf.modeling_nanodet import NanoDetBackbone
 from proxyformer_hf.pipeline_referring_video_segmentation import DEFAULT_CHECKPOINT
-from proxyformer_hf.training.recipe import VARIANTS, Recipe, load_recipe
-from tests.tiny_model import TINY_TIMM, tiny_model
+from proxyformer_hf.training.recipe import VARIANTS, ModelRecipe, Recipe, load_recipe
+from tests.tiny_model import TINY_TIMM, save_tiny_checkpoint, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "scripts/recipes"
@@ -208,6 +215,25 @@ def test_a_detector_is_built_in_with_the_names_of_its_classes_read(tmp_path):
     assert model.config.detector_config.id2label == config.id2label
     words = model.model.class_hidden
     assert words.isfinite().all() and (words[0] - words[1]).abs().max() > 0.1
+
+
+def test_a_classifier_joins_a_model_that_was_trained_without(tmp_path):
+    fields = {"freeze_text": True, "grounding_map": True, "frozen_grounding": True}
+    save_tiny_checkpoint(tmp_path / "start", **fields)
+    config = TimmWrapperConfig(architecture="test_efficientnet", id2label={0: "cat", 1: "red car"})
+    TimmWrapperForImageClassification(config).save_pretrained(tmp_path / "classifier")
+    recipe = recipe_of("moving_shapes_ablation", "optimizer.freeze_text=true")
+    start, classifier = str(tmp_path / "start"), str(tmp_path / "classifier")
+    recipe.model = ModelRecipe(start_from=start, classifier=classifier)
+    model, _ = train_script.build_model(recipe)
+    assert model.config.classifier_config.id2label == {0: "cat", 1: "red car"}
+    meanings = model.model.kinds.meanings
+    torch.testing.assert_close(meanings.norm(dim=-1), torch.ones(2))
+    for name, weight in tiny_model(**fields).state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name
+    recipe.model.config = {"num_hidden_layers": 2}
+    with pytest.raises(ValueError, match="lacks weights.*encoder.layers.1"):
+        train_script.build_model(recipe)
 
 
 def batch() -> dict[str, torch.Tensor]:

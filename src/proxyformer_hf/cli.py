@@ -49,10 +49,15 @@ def _one_line_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def _load_pipeline(model: str | None, device: str | None) -> "ReferringVideoSegmentationPipeline":
+def _load_pipeline(
+    model: str | None, device: str | None, fast: bool = False
+) -> "ReferringVideoSegmentationPipeline":
+    """Computes in float32, or with `fast` in bfloat16 on a CPU that multiplies it."""
     import huggingface_hub
+    import torch
     import transformers
 
+    from .cpu import multiplies_bfloat16
     from .modeling_proxyformer import ProxyFormerForReferringSegmentation
     from .pipeline_referring_video_segmentation import (
         DEFAULT_CHECKPOINT,
@@ -73,11 +78,14 @@ def _load_pipeline(model: str | None, device: str | None) -> "ReferringVideoSegm
     except OSError as error:
         raise ValueError(f"the model {model} cannot be loaded: {error}") from error
     try:
-        return ReferringVideoSegmentationPipeline(
+        pipe = ReferringVideoSegmentationPipeline(
             network, processor=processor, task=TASK, device=device
         )
     except (RuntimeError, AssertionError) as error:  # torch's for unknown and absent devices
         raise ValueError(f"device {device!r} cannot be used: {error}") from error
+    if fast and pipe.device.type == "cpu" and multiplies_bfloat16():
+        pipe.model.to(torch.bfloat16)
+    return pipe
 
 
 def _make_mask_folders(root: Path | None, expressions: list[str]) -> list[Path]:
@@ -160,6 +168,10 @@ def _describe(model: "ProxyFormerForReferringSegmentation") -> Iterator[tuple[st
         classes = config.detector_config.num_labels
         yield "detector", f"{config.detector_config.model_type}, {classes} classes"
         parts["detector"] = network.video_encoder.detector
+    if config.classifier_config is not None:
+        classes = config.classifier_config.num_labels
+        yield "classifier", f"{config.classifier_config.architecture}, {classes} classes"
+        parts["classifier"] = network.video_encoder.classifier
     counts = {
         name: sum(parameter.numel() for parameter in part.parameters())
         for name, part in parts.items()
@@ -169,9 +181,10 @@ def _describe(model: "ProxyFormerForReferringSegmentation") -> Iterator[tuple[st
     for name, count in counts.items():
         yield f"parameters, {name}", f"{count / 1e6:.2f} M"
     paper = ProxyFormerConfig()
+    parts_told = (*config.sub_configs, "detector_config", "classifier_config")
     for field in ProxyFormerConfig.__annotations__:
         ours, theirs = getattr(config, field), getattr(paper, field)
-        if ours != theirs and field not in (*config.sub_configs, "detector_config"):
+        if ours != theirs and field not in parts_told:
             yield field, f"{ours} (paper: {theirs})"
 
 
@@ -242,7 +255,7 @@ def segment(
         sheet = output.with_suffix(".png")
         check_writable(sheet)
         folders = _make_mask_folders(masks, expressions)
-        pipe = _load_pipeline(model, device)
+        pipe = _load_pipeline(model, device, fast=True)
         options: dict[str, Any] = {
             "stride": stride,
             "threshold": threshold,

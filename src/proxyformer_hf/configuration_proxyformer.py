@@ -60,6 +60,11 @@ class ProxyFormerConfig(PreTrainedConfig):
             added to the encoded map, and to each place the words for the classes seen there, so
             that what it knows need not be learned from expressions. The words are encoded once, by
             [`ProxyFormerModel.read_class_names`], with a frozen text encoder. Default: none.
+        classifier_config (`dict | TimmWrapperConfig`, *optional*):
+            An image classifier of timm's that stays as it is and is read at each place of the
+            frames. Its features are added to the encoded map, and the grounding map compares the
+            sentence with the names of the kinds of things that a place looks like: with ImageNet's
+            thousand, many that no training expression has. Default: none.
         early_fusion (`bool`, defaults to `False`):
             Multiply the video features by words attended to, before the layers, as the baseline.
         lexical_words (`bool`, defaults to `False`):
@@ -124,6 +129,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     detector_config: dict | NanoDetConfig | None = None
+    classifier_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 256
     num_attention_heads: int = 8
     num_hidden_layers: int = 4
@@ -167,6 +173,10 @@ class ProxyFormerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if isinstance(self.detector_config, dict):
             self.detector_config = NanoDetConfig(**self.detector_config)
+        if isinstance(self.classifier_config, dict):
+            from transformers import TimmWrapperConfig  # imports timm, which is slow
+
+            self.classifier_config = TimmWrapperConfig.from_dict(self.classifier_config)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -216,6 +226,11 @@ class ProxyFormerConfig(PreTrainedConfig):
             raise ValueError(
                 "`detector_config` needs `freeze_text=True`: the words for its classes are encoded "
                 "once."
+            )
+        if self.classifier_config is not None and not (self.freeze_text and self.frozen_grounding):
+            raise ValueError(
+                "`classifier_config` needs `freeze_text=True` and `frozen_grounding=True`: the "
+                "grounding map compares a sentence with the names of its classes, encoded once."
             )
         if self.interaction in ("direct", "conditional"):
             if not self.proxy_to_video:

@@ -268,7 +268,7 @@ def shape_of(vision: VideoSwinConfig) -> tuple[int, list[int]]:
 
 def changed_fields(config: ProxyFormerConfig) -> dict[str, Any]:
     """Fields of the model, beside its backbones, that differ from the paper's."""
-    others = ("text_config", "vision_config", "detector_config", "freeze_text")
+    others = ("text_config", "vision_config", "detector_config", "classifier_config", "freeze_text")
     fields = [name for name in ProxyFormerConfig.__annotations__ if name not in others]
     values = {name: getattr(config, name) for name in fields}
     return {
@@ -289,6 +289,9 @@ def describe_model(models: Sequence[Model]) -> Iterator[tuple[str, str]]:
     yield "visual backbone", visions + new.get("vision", "")
     if config.detector_config is not None:
         yield "detector", f"NanoDet of {config.detector_config.num_labels} classes, frozen"
+    if config.classifier_config is not None:
+        classifier = config.classifier_config
+        yield "classifier", f"{classifier.architecture} of {classifier.num_labels} classes, frozen"
     yield "words", text_of(config) + new.get("text", "")
     yield (
         "interaction",

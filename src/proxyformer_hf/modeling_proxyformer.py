@@ -9,7 +9,6 @@ proxies per frame, L words, C channels, H x W the encoded map.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -24,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     TimmBackbone,
     TimmBackboneConfig,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
 )
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
@@ -45,12 +46,14 @@ from .loss_proxyformer import (
     proxyformer_loss,
 )
 from .masks import keep_surest_region
+from .timm_networks import ProxyFormerClassifier, fold_batch_norms
 
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
 SCORE_EPS = 1e-6  # bounds the logit of a score
 MAX_LOGIT_SCALE = math.log(100)  # as CLIP bounds its temperature
 RARE = 0.01  # probability of a class anywhere, which detectors start from under a focal loss
 MIN_CLASS_PROBABILITY = 1e-4  # bounds its logit
+TINY = 1e-20  # bounds a logarithm
 
 
 @dataclass
@@ -62,6 +65,7 @@ class ProxyFormerVideoFeatures(ModelOutput):
         lateral_maps (`tuple[Tensor]` of (B, T, C, h_i, w_i)): projected finer maps, coarse to fine.
         class_map (`Tensor` (B, T, num_labels, H, W), *optional*):
             Probability of each of the detector's classes, at the encoded stride.
+        kind_features (`Tensor` (B, T, C_k, ceil(h/32), ceil(w/32)), *optional*): the classifier's.
         extents (`Tensor` (B, 3), *optional*):
             Frames, rows and columns of each video, the latter two in units of 32 pixels; `None`
             when all videos fill the batch.
@@ -72,6 +76,7 @@ class ProxyFormerVideoFeatures(ModelOutput):
     encoded_map: Tensor | None = None
     lateral_maps: tuple[Tensor, ...] | None = None
     class_map: Tensor | None = None
+    kind_features: Tensor | None = None
     extents: Tensor | None = None
     frame_size: tuple[int, int] | None = None
     frame_mask: Tensor | None = None
@@ -589,12 +594,12 @@ class ProxyFormerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, ProxyFormerAddition | ProxyFormerTemporalConvolution):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, ProxyFormerEncoder):
             init.normal_(module.proxy_queries, std=self.config.initializer_range)
-        elif isinstance(module, ProxyFormerTemporalConvolution):
-            init.zeros_(module.weight)  # training on single frames leaves other frames' at 0
         elif isinstance(module, ProxyFormerTextFusion) and self.config.grounding_map:
             init.zeros_(module.grounding_bias)
             if module.meaning_projection is not None:
@@ -602,6 +607,10 @@ class ProxyFormerPreTrainedModel(PreTrainedModel):
                 if self.config.detector_config is not None:
                     init.constant_(module.class_scale, math.log(20))
                     init.constant_(module.class_gain, 0.5)
+        elif isinstance(module, ProxyFormerKinds):
+            init.constant_(module.scale, math.log(25))
+            init.constant_(module.gain, 0.15)
+            init.zeros_(module.meanings)
         elif isinstance(module, ProxyFormerModel):
             for words in (module.class_hidden, module.class_embeddings):
                 if words is not None:
@@ -702,8 +711,13 @@ class ProxyFormerContextNeck(nn.Module):
         return F.relu(self.join_conv(torch.cat((image.expand_as(pixel), pixel), dim=1)))
 
 
+class ProxyFormerAddition(nn.Conv2d):
+    """Convolution whose result is added to a map that others rely on: it starts at zero."""
+
+
 class ProxyFormerTemporalConvolution(nn.Conv3d):
-    """Residual 3x3x3 convolution of the encoded map (B, T, C, H, W); it starts at zero."""
+    """Residual 3x3x3 convolution of the encoded map (B, T, C, H, W). It starts at zero, where
+    training on single frames leaves the weights of other frames."""
 
     def __init__(self, config: ProxyFormerConfig):
         super().__init__(config.hidden_size, config.hidden_size, 3, padding=1)
@@ -755,6 +769,11 @@ class ProxyFormerVideoEncoder(nn.Module):
             self.detector_level = levels[0]
             size = self.detector.channels[self.detector_level]
             self.detector_projection = nn.Conv2d(size, config.hidden_size, 1)
+        self.classifier = None
+        if config.classifier_config is not None:
+            self.classifier = ProxyFormerClassifier(config.classifier_config)
+            size = self.classifier.num_features
+            self.classifier_projection = ProxyFormerAddition(size, config.hidden_size, 1)
 
     def forward(
         self,
@@ -777,10 +796,15 @@ class ProxyFormerVideoEncoder(nn.Module):
         if self.pixel_lateral is not None:
             cells = self.pixel_lateral(pixels.flatten(0, 1))
             maps[-1] = maps[-1] + cells.unflatten(0, (-1, num_frames))
-        class_map = None
+        class_map = kind_features = None
         if self.detector is not None:
-            features, class_map = seen
+            features, class_map, *seen = seen
             projected = self.detector_projection(features.flatten(0, 1))
+            maps[0] = maps[0] + projected.unflatten(0, (-1, num_frames))
+        if self.classifier is not None:
+            (kind_features,) = seen
+            projected = self.classifier_projection(kind_features.flatten(0, 1))
+            projected = repeat_places(projected, maps[0].shape[-1] // projected.shape[-1])
             maps[0] = maps[0] + projected.unflatten(0, (-1, num_frames))
         if self.temporal_convolution is not None:
             maps[0] = self.temporal_convolution(maps[0], extents)
@@ -788,6 +812,7 @@ class ProxyFormerVideoEncoder(nn.Module):
             encoded_map=maps[0],
             lateral_maps=tuple(maps[1:]),
             class_map=class_map,
+            kind_features=kind_features,
             extents=extents,
             frame_size=(height, width),
             frame_mask=frame_mask,
@@ -795,7 +820,8 @@ class ProxyFormerVideoEncoder(nn.Module):
         )
 
     def encode(self, pixels: Tensor) -> list[Tensor]:
-        """Maps (b, T, C_i, h_i, w_i) of the levels in use, coarse to fine, and of the detector."""
+        """Maps (b, T, C_i, h_i, w_i) of the levels in use, coarse to fine, of the detector and of
+        the classifier."""
         num_frames = pixels.shape[1]
         frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if self.backbone.main_input_name == "pixel_values_videos":
@@ -809,6 +835,8 @@ class ProxyFormerVideoEncoder(nn.Module):
             maps[0] = self.neck(maps[0])
         if self.detector is not None:
             maps += self.encode_frames(frames, self.detect)
+        if self.classifier is not None:
+            maps += self.encode_frames(frames, lambda part: (self.classifier(part),))
         return [features.unflatten(0, (-1, num_frames)) for features in maps]
 
     @staticmethod
@@ -849,20 +877,10 @@ class ProxyFormerVideoEncoder(nn.Module):
         return maps
 
 
-@torch.no_grad()
-def fold_batch_norms(network: nn.Module) -> None:
-    """Merges timm's frozen batch norms into the convolutions that stand before them in a module,
-    whose bias they become: the same maps without the norms' passes over each."""
-    from timm.layers import FrozenBatchNormAct2d  # the network has imported it
-
-    for parent in list(network.modules()):
-        for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNormAct2d):
-                scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-                before = 0 if conv.bias is None else conv.bias
-                conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None])
-                conv.bias = nn.Parameter((before - norm.running_mean) * scale + norm.bias)
-                setattr(parent, name, norm.act)
+def repeat_places(maps: Tensor, times: int) -> Tensor:
+    """Maps (..., h, w) in which each place covers `times` x `times`: no place mixes with those
+    beyond a video's border."""
+    return maps.repeat_interleave(times, -2).repeat_interleave(times, -1)
 
 
 def part_size(frames: Tensor) -> int:
@@ -968,6 +986,7 @@ class ProxyFormerTextFusion(nn.Module):
         meaning: Tensor | None = None,
         class_map: Tensor | None = None,
         class_meanings: Tensor | None = None,
+        kinds: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
         """
@@ -977,6 +996,7 @@ class ProxyFormerTextFusion(nn.Module):
             meaning: (R, D) of norm 1, the sentence as the text encoder reads it.
             class_map: (R, T, num_labels, H, W), probabilities of the detector's classes.
             class_meanings: (num_labels, D) of norm 1.
+            kinds: (R, T, H*W), what `ProxyFormerKinds` says of each place.
 
         Returns:
             Video (R, T, H*W, C) after the fusion, and grounding logits (R, T, H*W).
@@ -1001,8 +1021,11 @@ class ProxyFormerTextFusion(nn.Module):
         if class_map is not None and self.meaning_projection is not None:
             agreement = self.agree(meaning, class_map, class_meanings)
             logits = logits + self.class_gain * agreement.flatten(2)
+        if kinds is not None:
+            logits = logits + kinds
         # The map is learned from the masks alone; the layers read it as they read the pixels.
-        return video + self.map_projection(logits.detach().sigmoid()[..., None]), logits
+        seen = logits.detach().sigmoid().to(video)  # classes are compared in float32
+        return video + self.map_projection(seen[..., None]), logits
 
     def agree(self, meaning: Tensor, class_map: Tensor, class_meanings: Tensor) -> Tensor:
         """How much more than usual a place looks like the classes that the sentence is about:
@@ -1012,6 +1035,40 @@ class ProxyFormerTextFusion(nn.Module):
         exact = class_map.to(torch.promote_types(class_map.dtype, torch.float32))
         odds = exact.logit(MIN_CLASS_PROBABILITY) - math.log(RARE / (1 - RARE))
         return torch.einsum("rk,rtkhw->rthw", alike.to(odds), odds)
+
+
+class ProxyFormerKinds(nn.Module):
+    """How much more a place looks like the kinds of things that the sentence is about than like
+    others, as an image classifier sees it. Kinds are alike by the meaning of their names."""
+
+    def __init__(self, config: ProxyFormerConfig):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(1))  # log of the inverse temperature
+        self.gain = nn.Parameter(torch.empty(1))
+        size = (config.classifier_config.num_labels, config.text_config.hidden_size)
+        self.register_buffer("meanings", torch.zeros(size))  # of norm 1
+
+    def forward(
+        self, meaning: Tensor, features: Tensor, classifier: ProxyFormerClassifier
+    ) -> Tensor:
+        """
+        Args:
+            meaning: (R, D) of norm 1, the sentence as the text encoder reads it.
+            features: (B, T, C_k, h, w) of the classifier.
+
+        Returns:
+            (R, T, h, w), the gain times a mean of class logits; about 0 where no kind is seen.
+        """
+        alike = (self.scale.exp() * meaning @ self.meanings.T).softmax(-1)
+        logits = classifier.classify(features)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        # log of the mean, by likeness, of odds: one kind that is seen for certain is enough
+        peak = logits.amax(2, keepdim=True)
+        odds = (logits - peak).exp().flatten(3)
+        weight = alike.to(odds).unflatten(0, (len(features), -1))
+        mean = torch.einsum("bek,btkp->betp", weight, odds).clamp(min=TINY).log()
+        mean = mean.unflatten(3, features.shape[-2:]) + peak[:, None, :, 0]
+        return (self.gain * mean.flatten(0, 1)).to(features)
 
 
 def valid_places(extents: Tensor, height: int, width: int, stride: int) -> Tensor:
@@ -1102,6 +1159,9 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         self.register_buffer("class_hidden", class_hidden)
         self.register_buffer("class_embeddings", class_embeddings)
         self.video_encoder = ProxyFormerVideoEncoder(config)
+        self.kinds = None
+        if config.classifier_config is not None:
+            self.kinds = ProxyFormerKinds(config)
         self.text_fusion = None
         if config.early_fusion or config.grounding_map:
             self.text_fusion = ProxyFormerTextFusion(config)
@@ -1120,8 +1180,9 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         super().train(mode)
         if self.config.freeze_text:  # also after from_pretrained, whose new parameters are free
             self.text_encoder.eval().requires_grad_(False)
-        if self.video_encoder.detector is not None:
-            self.video_encoder.detector.requires_grad_(False)
+        for frozen in (self.video_encoder.detector, self.video_encoder.classifier):
+            if frozen is not None:
+                frozen.eval().requires_grad_(False)
         return self
 
     def get_video_features(
@@ -1165,17 +1226,29 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
 
     @torch.no_grad()
     def read_class_names(self, tokenizer: PreTrainedTokenizerBase):
-        """Encodes the names of the detector's classes, its `id2label`; needed once."""
-        names = list(self.config.detector_config.id2label.values())
+        """Encodes the names of the detector's and the classifier's classes, their `id2label`;
+        needed once. Of several names of a class, as in "tiger cat, tabby", the first counts."""
+        if self.class_hidden is not None:
+            hidden, embeddings = self._read_names(self.config.detector_config, tokenizer)
+            self.class_hidden.copy_(hidden)
+            if self.lexical_projection is not None:
+                self.class_embeddings.copy_(embeddings)
+        if self.kinds is not None:
+            hidden, _ = self._read_names(self.config.classifier_config, tokenizer)
+            self.kinds.meanings.copy_(F.normalize(hidden, dim=-1))
+
+    def _read_names(
+        self, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[Tensor, Tensor]:
+        """Means over a name's tokens of the encoder's output (num_labels, D) and its input."""
+        names = [name.split(", ")[0] for name in config.id2label.values()]
         inputs = tokenizer(
             names, padding=True, return_special_tokens_mask=True, return_tensors="pt"
         ).to(self.device)
         named = inputs.pop("special_tokens_mask") == 0
         hidden = self.text_encoder(**inputs)[0]
-        self.class_hidden.copy_(masked_mean(hidden, named, dim=1))
-        if self.lexical_projection is not None:
-            embeddings = self.get_input_embeddings()(inputs["input_ids"])
-            self.class_embeddings.copy_(masked_mean(embeddings, named, dim=1))
+        embeddings = self.get_input_embeddings()(inputs["input_ids"])
+        return masked_mean(hidden, named, dim=1), masked_mean(embeddings, named, dim=1)
 
     def encode_text(
         self, input_ids: Tensor, attention_mask: Tensor | None = None
@@ -1241,8 +1314,22 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             class_meanings = None
             if self.class_hidden is not None:
                 class_meanings = F.normalize(self.class_hidden, dim=-1)
+            kinds = None
+            if self.kinds is not None:
+                kinds = self.kinds(
+                    meaning, video_features.kind_features, self.video_encoder.classifier
+                )
+                kinds = repeat_places(kinds, encoded_map.shape[-1] // kinds.shape[-1]).flatten(2)
             video, grounding_logits = self.text_fusion(
-                video, tokens, words, attention_mask, meaning, class_map, class_meanings, **kwargs
+                video,
+                tokens,
+                words,
+                attention_mask,
+                meaning,
+                class_map,
+                class_meanings,
+                kinds,
+                **kwargs,
             )
         encoder_outputs = self.encoder(video, words, tokens, attention_mask, **kwargs)
         video = encoder_outputs.last_hidden_state
@@ -1320,6 +1407,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         vision: str | PreTrainedConfig,
         text: str | PreTrainedConfig,
         detector: str | None = None,
+        classifier: str | None = None,
         **config_fields,
     ) -> "ProxyFormerForReferringSegmentation":
         """Builds a model around pretrained backbones; everything else is freshly initialised.
@@ -1334,6 +1422,8 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
             detector (`str`, *optional*):
                 A local folder or Hub name of a `NanoDetBackbone`. Its class names are to be read
                 with the text encoder's tokenizer (`model.read_class_names`).
+            classifier (`str`, *optional*):
+                The same of a `TimmWrapperForImageClassification`; its class names, too.
             config_fields: fields of `ProxyFormerConfig`.
         """
         vision_backbone = load_vision_backbone(vision, config_fields.get("encoded_stride", 32))
@@ -1348,11 +1438,13 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
             )
         config = ProxyFormerConfig(
             detector_config=detector_config,
+            classifier_config=None if classifier is None else load_classifier(classifier).config,
             vision_config=vision if vision_backbone is None else vision_backbone.config,
             text_config=text if text_encoder is None else text_encoder.config,
             **config_fields,
         )
-        for part in filter(None, (config.vision_config, config.text_config, detector_config)):
+        parts = (config.vision_config, config.text_config, detector_config)
+        for part in filter(None, (*parts, config.classifier_config)):
             if Path(part._name_or_path).exists():  # a folder of this machine: its name will do
                 part._name_or_path = Path(part._name_or_path).name
         model = cls(config)
@@ -1361,6 +1453,8 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         if detector is not None:
             weights = modeling_nanodet.NanoDetBackbone.from_pretrained(detector).state_dict()
             model.model.video_encoder.detector.load_state_dict(weights)
+        if classifier is not None:
+            model.model.video_encoder.classifier.load(load_classifier(classifier))
         if text_encoder is not None:
             text_encoder.pooler = None
             model.model.text_encoder.load_state_dict(text_encoder.state_dict())
@@ -1525,6 +1619,17 @@ def load_vision_backbone(
     backbone = AutoBackbone._model_mapping[type(config)]
     # TimmBackbone's own from_pretrained takes a folder for the name of a timm network
     return PreTrainedModel.from_pretrained.__func__(backbone, vision, dtype=torch.float32)
+
+
+def load_classifier(name: str) -> TimmWrapperForImageClassification:
+    """A pretrained image classifier by local folder or Hub name."""
+    config = AutoConfig.from_pretrained(name)
+    if not isinstance(config, TimmWrapperConfig):
+        raise ValueError(
+            f"`classifier='{name}'` is a checkpoint of model type '{config.model_type}', not "
+            "'timm_wrapper'."
+        )
+    return TimmWrapperForImageClassification.from_pretrained(name, dtype=torch.float32)
 
 
 def load_timm_backbone(name: str, encoded_stride: int) -> PreTrainedModel:

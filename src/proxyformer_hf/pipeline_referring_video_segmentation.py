@@ -15,7 +15,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import ModelOutput
 
-from .allocation import keep_freed_memory
+from .cpu import keep_freed_memory
 from .modeling_proxyformer import (
     ProxyFormerForReferringSegmentation,
     ProxyFormerVideoFeatures,
@@ -70,33 +70,32 @@ class PastFrames:
     def link(self, window: ProxyFormerVideoFeatures) -> tuple[ProxyFormerVideoFeatures, int]:
         """The features of the frames kept and then those of the window, and how many are kept.
         From then on the window has been seen, too."""
-        linked = window if self.features is None else _join(self.features, window)
+        linked = window
+        if self.features is not None:
+            linked = _map_frames(lambda *maps: torch.cat(maps, dim=1), self.features, window)
         num_kept, num_new = len(self.places), window.encoded_map.shape[1]
         places = np.array([*self.places, *range(self.num_seen, self.num_seen + num_new)])
         self.num_seen += num_new
         wanted = np.linspace(0, self.num_seen - 1, self.count)
         chosen = np.unique(np.abs(places - wanted[:, None]).argmin(1))
         self.places = places[chosen].tolist()
-        self.features = _map_frames(linked, lambda maps: maps[:, chosen]) if self.places else None
+        self.features = _map_frames(lambda maps: maps[:, chosen], linked) if self.places else None
         return linked, num_kept
 
 
-def _join(
-    first: ProxyFormerVideoFeatures, second: ProxyFormerVideoFeatures
-) -> ProxyFormerVideoFeatures:
-    rest = iter([second.encoded_map, *second.lateral_maps, second.class_map])
-    return _map_frames(first, lambda maps: torch.cat([maps, next(rest)], dim=1))
-
-
 def _map_frames(
-    features: ProxyFormerVideoFeatures, change: Callable[[torch.Tensor], torch.Tensor]
+    change: Callable[..., torch.Tensor], *features: ProxyFormerVideoFeatures
 ) -> ProxyFormerVideoFeatures:
-    """`change` made to each map (1, T, ...), in the order of the fields."""
+    """The first features, `change` made to each map (1, T, ...) and to the others' of its name."""
+    named = {
+        name: [getattr(each, name) for each in features]
+        for name in ("encoded_map", "class_map", "kind_features")
+    }
+    laterals = zip(*(each.lateral_maps for each in features), strict=True)
     return replace(
-        features,
-        encoded_map=change(features.encoded_map),
-        lateral_maps=tuple(map(change, features.lateral_maps)),
-        class_map=None if features.class_map is None else change(features.class_map),
+        features[0],
+        lateral_maps=tuple(change(*maps) for maps in laterals),
+        **{name: None if maps[0] is None else change(*maps) for name, maps in named.items()},
     )
 
 

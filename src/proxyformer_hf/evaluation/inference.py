@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import BatchFeature
 
-from ..allocation import keep_freed_memory
+from ..cpu import keep_freed_memory
 from ..data.decoding import read_frames
 from ..data.records import Row, frame_stems
 from ..data.sampling import split_into_windows, window_around

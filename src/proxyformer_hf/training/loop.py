@@ -25,7 +25,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from ..allocation import keep_freed_memory
+from ..cpu import keep_freed_memory
 from ..evaluation.protocols import find_protocol
 from ..loss_proxyformer import LossCounts, count_targets
 from ..model_card import write_model_card

@@ -82,6 +82,8 @@ class ModelRecipe:
         image_mean, image_std: of the pixels in [0, 1], per channel.
         vision_weights: file for `scripts/convert_deeplab_mobilenetv2.py`.
         detector: a folder that `scripts/convert_nanodet.py` wrote, or a Hub name.
+        classifier: a folder that `scripts/convert_efficientnet_lite.py` wrote, or a Hub name; it
+            joins the model of `start_from`, too.
     """
 
     vision: str | dict[str, Any] = "resnet50"
@@ -93,6 +95,7 @@ class ModelRecipe:
     image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     vision_weights: str | None = None
     detector: str | None = None
+    classifier: str | None = None
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -406,6 +409,7 @@ def _check(recipe: Recipe) -> None:
         "text_config": "model.text",
         "vision_config": "model.vision",
         "detector_config": "model.detector",
+        "classifier_config": "model.classifier",
         "freeze_text": "optimizer.freeze_text",
     }
     for name in config:

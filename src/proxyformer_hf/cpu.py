@@ -1,8 +1,10 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
-"""How the process gets its memory on a CPU."""
+"""What makes a process fast on a CPU: how it gets its memory, in what it computes."""
 
 import ctypes
 import sys
+
+import torch
 
 KEPT = 2**30  # bytes of freed memory
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of glibc's mallopt
@@ -19,3 +21,10 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16 (AVX512_BF16, AMX). Others emulate it, slower
+    than float32. False with a torch that cannot tell (before `torch.cpu.get_capabilities`)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
