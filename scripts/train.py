@@ -39,6 +39,7 @@ from proxyformer_hf.video_processing_proxyformer import ProxyFormerVideoProcesso
 NECK_NAMES = {"aspp": "pixel_conv", "pooling": "image_conv", "projection": "join_conv"}
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # in RoBERTa's order
 OF_CLASSIFIER = ("model.kinds.", "model.video_encoder.classifier")  # names of its weights
+PROXIES = "model.encoder.proxy_queries"
 STOPPED = 143  # exit code of a process that SIGTERM ended
 
 
@@ -83,21 +84,31 @@ def build_model(
 def load_start(
     name: str, classifier: str | None = None, **config_fields: Any
 ) -> ProxyFormerForReferringSegmentation:
-    """A checkpoint with some fields of its configuration changed, and with a classifier that it did
-    not have before; no other of its weights may lack."""
+    """A checkpoint with some fields of its configuration changed, with the first of its proxies
+    where fewer are wanted, and with a classifier that it did not have before. No other of its
+    weights may lack."""
     joining = None if classifier is None else load_classifier(classifier)
     if joining is not None:
         config_fields["classifier_config"] = joining.config
     config = ProxyFormerConfig.from_pretrained(name, **config_fields)
     # stored in float16 at times; training needs float32
     model, report = ProxyFormerForReferringSegmentation.from_pretrained(
-        name, config=config, dtype=torch.float32, output_loading_info=True
+        name,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are told below
     )
-    missing = report["missing_keys"]
+    missing, others = report["missing_keys"], {key for key, *_ in report["mismatched_keys"]}
+    fewer = config.num_queries < ProxyFormerConfig.from_pretrained(name).num_queries
+    if PROXIES in others and fewer:
+        trained = ProxyFormerForReferringSegmentation.from_pretrained(name).get_parameter(PROXIES)
+        model.get_parameter(PROXIES).data.copy_(trained[: config.num_queries])
+        others.remove(PROXIES)
     if joining is not None:
         model.model.video_encoder.classifier.load(joining)
         missing = [key for key in missing if not key.startswith(OF_CLASSIFIER)]
-    lacking = sorted(missing) + sorted(str(k) for k in report["mismatched_keys"])
+    lacking = sorted({*missing, *others})
     if lacking:
         raise ValueError(
             f"model.start_from: {name} lacks weights of the model that the recipe describes: "

@@ -227,12 +227,33 @@ def test_a_classifier_joins_a_model_that_was_trained_without(tmp_path):
     recipe.model = ModelRecipe(start_from=start, classifier=classifier)
     model, _ = train_script.build_model(recipe)
     assert model.config.classifier_config.id2label == {0: "cat", 1: "red car"}
+    assert model.config.classifier_config._name_or_path == "classifier"  # not where it lay
     meanings = model.model.kinds.meanings
     torch.testing.assert_close(meanings.norm(dim=-1), torch.ones(2))
     for name, weight in tiny_model(**fields).state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name
-    recipe.model.config = {"num_hidden_layers": 2}
-    with pytest.raises(ValueError, match="lacks weights.*encoder.layers.1"):
+
+
+def test_of_fewer_proxies_the_first_are_those_of_the_start(tmp_path):
+    save_tiny_checkpoint(tmp_path)
+    recipe = recipe_of("moving_shapes_ablation", "optimizer.freeze_text=false")
+    recipe.model = ModelRecipe(start_from=str(tmp_path), config={"num_queries": 2})
+    model, _ = train_script.build_model(recipe)
+    trained = tiny_model().state_dict()
+    first = trained.pop("model.encoder.proxy_queries")[:2]
+    for name, weight in (trained | {"model.encoder.proxy_queries": first}).items():
+        assert torch.equal(model.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [({"num_hidden_layers": 2}, "encoder.layers.1"), ({"num_queries": 4}, "proxy_queries")],
+)
+def test_a_start_that_lacks_weights_is_refused(config, name, tmp_path):
+    save_tiny_checkpoint(tmp_path)
+    recipe = recipe_of("moving_shapes_ablation", "optimizer.freeze_text=false")
+    recipe.model = ModelRecipe(start_from=str(tmp_path), config=config)
+    with pytest.raises(ValueError, match=f"lacks weights.*{name}"):
         train_script.build_model(recipe)
 
 

@@ -1436,25 +1436,24 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
                 f"`detector='{detector}'` is a checkpoint of model type "
                 f"'{detector_config.model_type}', not 'nanodet'."
             )
+        image_classifier = None if classifier is None else load_classifier(classifier)
         config = ProxyFormerConfig(
             detector_config=detector_config,
-            classifier_config=None if classifier is None else load_classifier(classifier).config,
+            classifier_config=None if image_classifier is None else image_classifier.config,
             vision_config=vision if vision_backbone is None else vision_backbone.config,
             text_config=text if text_encoder is None else text_encoder.config,
             **config_fields,
         )
-        parts = (config.vision_config, config.text_config, detector_config)
-        for part in filter(None, (*parts, config.classifier_config)):
-            if Path(part._name_or_path).exists():  # a folder of this machine: its name will do
-                part._name_or_path = Path(part._name_or_path).name
+        for part in filter(None, (config.vision_config, config.text_config, detector_config)):
+            forget_folder(part)
         model = cls(config)
         if vision_backbone is not None:
             model.model.video_encoder.backbone.load_state_dict(vision_backbone.state_dict())
         if detector is not None:
             weights = modeling_nanodet.NanoDetBackbone.from_pretrained(detector).state_dict()
             model.model.video_encoder.detector.load_state_dict(weights)
-        if classifier is not None:
-            model.model.video_encoder.classifier.load(load_classifier(classifier))
+        if image_classifier is not None:
+            model.model.video_encoder.classifier.load(image_classifier)
         if text_encoder is not None:
             text_encoder.pooler = None
             model.model.text_encoder.load_state_dict(text_encoder.state_dict())
@@ -1629,7 +1628,15 @@ def load_classifier(name: str) -> TimmWrapperForImageClassification:
             f"`classifier='{name}'` is a checkpoint of model type '{config.model_type}', not "
             "'timm_wrapper'."
         )
-    return TimmWrapperForImageClassification.from_pretrained(name, dtype=torch.float32)
+    model = TimmWrapperForImageClassification.from_pretrained(name, dtype=torch.float32)
+    forget_folder(model.config)
+    return model
+
+
+def forget_folder(config: PreTrainedConfig) -> None:
+    """Of a folder of this machine, which the config was read from, its name will do."""
+    if Path(config._name_or_path).exists():
+        config._name_or_path = Path(config._name_or_path).name
 
 
 def load_timm_backbone(name: str, encoded_stride: int) -> PreTrainedModel:
