@@ -129,6 +129,15 @@ def test_in_bfloat16_it_runs_and_stays_finite():
     assert outputs.referred_masks.isfinite().all()
 
 
+@torch.no_grad()
+def test_compiled_without_graph_breaks_equals_eager():
+    torch.compiler.reset()
+    model = perturbed_model(encoded_stride=16)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager")
+    found, expected = (each(VIDEOS, WORDS).pred_masks for each in (compiled, model))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_classifier_and_its_names_stay_as_they_are_and_what_reads_them_learns(tmp_path):
     classifier_model().save_pretrained(tmp_path)
     model = ProxyFormerForReferringSegmentation.from_pretrained(tmp_path).train()
