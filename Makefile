@@ -13,7 +13,7 @@ $(INSTALLED): pyproject.toml
 
 demo: setup
 	$(BIN)/proxyformer segment src/proxyformer_hf/assets/demo.mp4 \
-		"the woman in the orange suit" "the cup" "a bicycle" --min-score 0.3 \
+		"the woman in the orange suit" "the cup" "a bicycle" --min-score 0.5 \
 		--output outputs/demo.mp4
 
 test: setup

@@ -1063,12 +1063,12 @@ class ProxyFormerKinds(nn.Module):
         logits = classifier.classify(features)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         # log of the mean, by likeness, of odds: one kind that is seen for certain is enough
-        peak = logits.amax(2, keepdim=True)
-        odds = (logits - peak).exp().flatten(3)
+        peak = logits.amax(-1, keepdim=True)
+        odds = (logits - peak).exp().flatten(1, 3)
         weight = alike.to(odds).unflatten(0, (len(features), -1))
-        mean = torch.einsum("bek,btkp->betp", weight, odds).clamp(min=TINY).log()
-        mean = mean.unflatten(3, features.shape[-2:]) + peak[:, None, :, 0]
-        return (self.gain * mean.flatten(0, 1)).to(features)
+        mean = (odds @ weight.transpose(1, 2)).clamp(min=TINY).log() + peak.flatten(1, 3)
+        mean = mean.transpose(1, 2).flatten(0, 1).unflatten(1, logits.shape[1:4])
+        return (self.gain * mean).to(features)
 
 
 def valid_places(extents: Tensor, height: int, width: int, stride: int) -> Tensor:
