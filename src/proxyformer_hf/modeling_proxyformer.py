@@ -35,7 +35,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from . import modeling_nanodet, modeling_video_swin
+from . import modeling_nanodet, modeling_video_swin, timm_networks
 from .configuration_nanodet import NanoDetConfig
 from .configuration_proxyformer import ProxyFormerConfig
 from .loss_proxyformer import (
@@ -46,7 +46,6 @@ from .loss_proxyformer import (
     proxyformer_loss,
 )
 from .masks import keep_surest_region
-from .timm_networks import ProxyFormerClassifier, fold_batch_norms
 
 CANVAS = 32  # every frame is padded to a multiple of the coarsest stride
 SCORE_EPS = 1e-6  # bounds the logit of a score
@@ -739,7 +738,7 @@ class ProxyFormerVideoEncoder(nn.Module):
         super().__init__()
         self.backbone = AutoBackbone.from_config(config.vision_config)
         if config.folded_batch_norm:
-            fold_batch_norms(self.backbone)
+            timm_networks.fold_batch_norms(self.backbone)
         self.levels = backbone_levels(self.backbone, config.encoded_stride)
         timm_network = getattr(self.backbone, "_backbone", None)
         self.channels_last = getattr(timm_network, "output_fmt", "NCHW") == "NHWC"
@@ -771,7 +770,7 @@ class ProxyFormerVideoEncoder(nn.Module):
             self.detector_projection = nn.Conv2d(size, config.hidden_size, 1)
         self.classifier = None
         if config.classifier_config is not None:
-            self.classifier = ProxyFormerClassifier(config.classifier_config)
+            self.classifier = timm_networks.ProxyFormerClassifier(config.classifier_config)
             size = self.classifier.num_features
             self.classifier_projection = ProxyFormerAddition(size, config.hidden_size, 1)
 
@@ -1049,7 +1048,7 @@ class ProxyFormerKinds(nn.Module):
         self.register_buffer("meanings", torch.zeros(size))  # of norm 1
 
     def forward(
-        self, meaning: Tensor, features: Tensor, classifier: ProxyFormerClassifier
+        self, meaning: Tensor, features: Tensor, classifier: "timm_networks.ProxyFormerClassifier"
     ) -> Tensor:
         """
         Args:

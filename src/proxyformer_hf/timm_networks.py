@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImageClassification
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 STRIDE = 32  # of the last map of the networks in use
 VIEW = 2 / 3  # of the frames' size: classifiers know whole things, and it costs half as much
@@ -19,9 +19,11 @@ class ProxyFormerClassifier(nn.Module):
     linear layer, as an EfficientNet. Its batch norms are folded into its convolutions.
     """
 
-    def __init__(self, config: TimmWrapperConfig):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.network = fold(TimmWrapperForImageClassification(config).timm_model)
+        # not from_config, which would take the config's dtype for that of the whole model
+        kind = AutoModelForImageClassification._model_mapping[type(config)]
+        self.network = fold(kind(config).timm_model)
         self.num_features = self.network.num_features
 
     def load(self, classifier: PreTrainedModel) -> None:
