@@ -51,11 +51,9 @@ def test_bfloat16_autocast_agrees_within_2_percent(pipe):
     expected = pipe.model(**inputs)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = pipe.model(**inputs)
-    for name in ("pred_boxes", "pred_masks"):
+    for name in ("pred_logits", "pred_boxes", "pred_masks"):
         difference = (outputs[name].float() - expected[name]).norm()
         assert difference <= 2e-2 * expected[name].norm(), name
-    found, exact = (each.pred_logits.float().sigmoid() for each in (outputs, expected))
-    assert (found - exact).abs().max() <= 2e-2
 
 
 @pytest.mark.parametrize("expression", ["the woman in the orange suit", "the cup"])

@@ -1557,8 +1557,11 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
     def predict(self, proxies: Tensor, mask_features: Tensor) -> ReferringPrediction:
         """Heads on proxies (R, T, N, C); masks by dynamic convolution of F_seg (eq. 9)."""
         kernels = self.kernel_head(proxies)
+        # the score is one product: bfloat16 would round it by more than all layers before it do
+        with torch.autocast("cpu", enabled=False):
+            logits = self.class_head(proxies.to(self.class_head.weight.dtype))[..., 0]
         return ReferringPrediction(
-            logits=self.class_head(proxies)[..., 0],
+            logits=logits,
             boxes=self.box_head(proxies).sigmoid(),
             masks=torch.einsum("rtnc,rtchw->rtnhw", kernels, mask_features),
         )
