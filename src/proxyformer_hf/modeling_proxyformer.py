@@ -1559,7 +1559,7 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         kernels = self.kernel_head(proxies)
         # the score is one product: bfloat16 would round it by more than all layers before it do
         with torch.autocast("cpu", enabled=False):
-            logits = self.class_head(proxies.to(self.class_head.weight.dtype))[..., 0]
+            logits = self.class_head(proxies.to(self.dtype))[..., 0]
         return ReferringPrediction(
             logits=logits,
             boxes=self.box_head(proxies).sigmoid(),
