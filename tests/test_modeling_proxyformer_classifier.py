@@ -75,6 +75,16 @@ def test_each_cell_of_32_pixels_adds_its_features_to_the_encoded_map(stride):
 
 
 @torch.no_grad()
+def test_a_glance_at_the_middle_frame_of_three_counts_for_all():
+    model = perturbed_model().double()
+    every, some = (model.get_video_features(VIDEOS.double(), glance_every=n) for n in (1, 3))
+    without = without_classifier(model).get_video_features(VIDEOS.double()).encoded_map
+    torch.testing.assert_close(some.kind_features, every.kind_features[:, [1, 1, 1]])
+    added = every.encoded_map - without
+    torch.testing.assert_close(some.encoded_map - without, added[:, [1, 1, 1]])
+
+
+@torch.no_grad()
 def test_the_grounding_map_tells_what_the_kinds_of_a_place_have_to_do_with_the_words():
     """log of sum over kinds k of p(k | words) exp(logit of k), times the gain."""
     model = perturbed_model(encoded_stride=16).double().model

@@ -135,6 +135,20 @@ def test_features_and_words_of_the_classes_are_added_to_the_encoded_map(
 
 
 @torch.no_grad()
+def test_neighbours_take_over_what_a_glance_at_the_middle_one_of_three_saw():
+    whole = perturbed_model().double()
+    videos = torch.linspace(-2, 2, 2 * 7 * 3 * 64 * 96).sin().view(2, 7, 3, 64, 96).double()
+    every, some = (whole.get_video_features(videos, glance_every=n) for n in (1, 3))
+    without = without_detector(whole).get_video_features(videos).encoded_map
+    middle = [1, 1, 1, 4, 4, 4, 6]
+    torch.testing.assert_close(some.class_map, every.class_map[:, middle])
+    added = every.encoded_map - without
+    torch.testing.assert_close(some.encoded_map - without, added[:, middle])
+    with pytest.raises(ValueError, match="glance_every"):
+        whole.get_video_features(videos, glance_every=0)
+
+
+@torch.no_grad()
 def test_a_detector_that_sees_nothing_adds_nothing():
     model = perturbed_model()
     encoder = model.model.video_encoder

@@ -16,6 +16,7 @@ from proxyformer_hf.pipeline_referring_video_segmentation import (
     TASK,
     PastFrames,
     ReferringVideoSegmentationPipeline,
+    _glance_every,
 )
 from proxyformer_hf.video_io import read_video
 from tests.test_modeling_proxyformer_detector import perturbed_model
@@ -110,12 +111,43 @@ def test_past_frames_are_spread_over_all_that_was_seen():
     for start in (0, 12, 24, 36):
         places = torch.arange(start, start + 12.0)[None, :, None]
         features = ProxyFormerVideoFeatures(encoded_map=places, lateral_maps=(10 * places,))
-        linked, num_past = past.link(features)
-        assert linked.encoded_map[0, num_past:].tolist() == places[0].tolist()
-        assert linked.lateral_maps[0].tolist() == (10 * linked.encoded_map).tolist()
-        kept.append(linked.encoded_map[0, :num_past, 0].tolist())
+        linked = past.link(features)
+        assert linked.encoded_map[0, -12:].tolist() == places[0].tolist()
+        assert linked.lateral_maps[0].tolist() == (10 * places).tolist()
+        kept.append(linked.encoded_map[0, :-12, 0].tolist())
     # the nearest there are to the ends and the middle: 5.5, 11.5, 17.5
     assert kept == [[], [0, 5, 11], [0, 11, 23], [0, 23, 35]]
+
+
+@pytest.mark.parametrize(
+    ("fps", "frame_indices", "expected"),
+    [
+        (24.0, range(36), 3),
+        (30.0, range(36), 3),
+        (60.0, range(36), 7),
+        (24.0, range(0, 72, 2), 1),
+        (60.0, range(0, 72, 2), 3),
+        (6.0, range(36), 1),
+        (24.0, [5], 1),
+        (None, range(36), 1),
+    ],
+)
+def test_detector_and_classifier_see_eight_frames_a_second_or_more(fps, frame_indices, expected):
+    assert _glance_every(fps, [*frame_indices]) == expected
+
+
+def test_files_are_glanced_at_and_arrays_looked_at(pipe, frames, tmp_path, monkeypatch):
+    asked, look = [], pipe.model.get_video_features
+
+    def record(*args, glance_every, **kwargs):
+        asked.append(glance_every)
+        return look(*args, glance_every=glance_every, **kwargs)
+
+    monkeypatch.setattr(pipe.model, "get_video_features", record)
+    save_noise_clip(tmp_path / "clip.mp4", 24.0)
+    pipe(tmp_path / "clip.mp4", "a dog")
+    pipe(frames, "a dog")
+    assert asked == [3, 1]
 
 
 def test_result_has_the_documented_form(pipe, video):

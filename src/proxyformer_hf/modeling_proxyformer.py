@@ -61,7 +61,9 @@ class ProxyFormerVideoFeatures(ModelOutput):
 
     Attributes:
         encoded_map (`Tensor` (B, T, C, H, W)): projected map at the encoded stride.
-        lateral_maps (`tuple[Tensor]` of (B, T, C, h_i, w_i)): projected finer maps, coarse to fine.
+        lateral_maps (`tuple[Tensor]` of (B, T', C, h_i, w_i)):
+            Projected finer maps, coarse to fine, of all frames, or of the last T' alone: these get
+            masks, those before are looked back on.
         class_map (`Tensor` (B, T, num_labels, H, W), *optional*):
             Probability of each of the detector's classes, at the encoded stride.
         kind_features (`Tensor` (B, T, C_k, ceil(h/32), ceil(w/32)), *optional*): the classifier's.
@@ -109,7 +111,8 @@ class ProxyFormerModelOutput(ModelOutput):
         last_hidden_state (`Tensor` (R, T, C, H, W)): encoded video F_v^K.
         proxy_queries (`Tensor` (R, T, N, C)): proxies Q^K of the last layer.
         proxy_hidden_states (`tuple[Tensor]` of (R, T, N, C)): proxies after each layer.
-        mask_features (`Tensor` (R, T, C_m, ceil(h/4), ceil(w/4))): F_seg.
+        mask_features (`Tensor` (R, T', C_m, ceil(h/4), ceil(w/4))):
+            F_seg, of the frames whose lateral maps there are.
         text_hidden_state (`Tensor` (R, L, C)): projected words F_t.
         pooled_video (`Tensor` (R, C)): mean of F_v^K over frames and places.
         pooled_text (`Tensor` (R, C)): mean of the words.
@@ -779,6 +782,7 @@ class ProxyFormerVideoEncoder(nn.Module):
         pixel_values_videos: Tensor,
         frame_mask: Tensor | None,
         pixel_mask: Tensor | None,
+        glance_every: int,
     ) -> ProxyFormerVideoFeatures:
         num_frames, _, height, width = pixel_values_videos.shape[1:]
         pixels = pixel_values_videos
@@ -786,7 +790,10 @@ class ProxyFormerVideoEncoder(nn.Module):
             pixels = pixels.masked_fill(~pixel_mask.bool()[:, None, None], 0)
         pixels = F.pad(pixels, (0, -width % CANVAS, 0, -height % CANVAS))
         extents = video_extents(frame_mask, pixel_mask, pixels)
-        maps = self.encode(pixels) if extents is None else self.encode_each(pixels, extents)
+        if extents is None:
+            maps = self.encode(pixels, glance_every)
+        else:
+            maps = self.encode_each(pixels, extents, glance_every)
         maps, seen = maps[: len(self.levels)], maps[len(self.levels) :]
         maps = [
             projection(features.flatten(0, 1)).unflatten(0, (-1, num_frames))
@@ -818,7 +825,7 @@ class ProxyFormerVideoEncoder(nn.Module):
             pixel_mask=pixel_mask,
         )
 
-    def encode(self, pixels: Tensor) -> list[Tensor]:
+    def encode(self, pixels: Tensor, glance_every: int) -> list[Tensor]:
         """Maps (b, T, C_i, h_i, w_i) of the levels in use, coarse to fine, of the detector and of
         the classifier."""
         num_frames = pixels.shape[1]
@@ -832,11 +839,12 @@ class ProxyFormerVideoEncoder(nn.Module):
         maps = [maps[level] for level in self.levels]
         if self.neck is not None:
             maps[0] = self.neck(maps[0])
+        maps = [features.unflatten(0, (-1, num_frames)) for features in maps]
         if self.detector is not None:
-            maps += self.encode_frames(frames, self.detect)
+            maps += self.glance(frames, num_frames, self.detect, glance_every)
         if self.classifier is not None:
-            maps += self.encode_frames(frames, lambda part: (self.classifier(part),))
-        return [features.unflatten(0, (-1, num_frames)) for features in maps]
+            maps += self.glance(frames, num_frames, lambda x: (self.classifier(x),), glance_every)
+        return maps
 
     @staticmethod
     def encode_frames(
@@ -848,19 +856,37 @@ class ProxyFormerVideoEncoder(nn.Module):
             parts = [network(part) for part in frames.split(part_size(frames))]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
+    def glance(
+        self,
+        frames: Tensor,
+        num_frames: int,
+        network: Callable[[Tensor], tuple[Tensor, ...]],
+        every: int,
+    ) -> list[Tensor]:
+        """Maps (b, T, C, h, w) of a network that sees the middle one of each `every` frames (b * T,
+        3, h, w), whose neighbours take over what was seen in it."""
+        if every == 1:
+            maps = self.encode_frames(frames, network)
+            return [features.unflatten(0, (-1, num_frames)) for features in maps]
+        place = torch.arange(num_frames, device=frames.device)
+        middle = place[::every].add(every // 2).clamp(max=num_frames - 1)
+        seen = frames.unflatten(0, (-1, num_frames))[:, middle].flatten(0, 1)
+        maps = self.encode_frames(seen.contiguous(memory_format=torch.channels_last), network)
+        return [f.unflatten(0, (-1, len(middle)))[:, place // every] for f in maps]
+
     def detect(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """The detector's features and class probabilities at the encoded stride."""
         outputs = self.detector(frames)
         features = outputs.feature_maps[self.detector_level]
         return features, join_class_maps(outputs.class_maps, features.shape[-2:])
 
-    def encode_each(self, pixels: Tensor, extents: Tensor) -> list[Tensor]:
+    def encode_each(self, pixels: Tensor, extents: Tensor, glance_every: int) -> list[Tensor]:
         """Encodes every video at its own size, so that padding cannot leak into it."""
         maps = None
         for extent in extents.unique(dim=0).tolist():
             rows = (extents == extents.new_tensor(extent)).all(1).nonzero()[:, 0]
             frames, height, width = extent[0], extent[1] * CANVAS, extent[2] * CANVAS
-            own = self.encode(pixels[rows, :frames, :, :height, :width])
+            own = self.encode(pixels[rows, :frames, :, :height, :width], glance_every)
             if maps is None:
                 scales = [features.shape[-1] / width for features in own]
                 maps = [
@@ -1099,7 +1125,10 @@ class ProxyFormerMaskDecoder(nn.Module):
     def forward(
         self, video: Tensor, lateral_maps: tuple[Tensor, ...], extents: Tensor | None
     ) -> Tensor:
-        """`video` (R, T, C, H, W), lateral maps (B, T, C_i, h_i, w_i), extents (R, 3) -> F_seg."""
+        """`video` (R, T, C, H, W), lateral maps (B, T', C_i, h_i, w_i), extents (R, 3) -> F_seg of
+        the last T' frames."""
+        if lateral_maps:
+            video = video[:, -lateral_maps[0].shape[1] :]
         rows, num_frames = video.shape[:2]
         stride = self.encoded_stride
         hidden = self.input(video.flatten(0, 1))
@@ -1189,6 +1218,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         pixel_values_videos: Tensor,
         frame_mask: Tensor | None = None,
         pixel_mask: Tensor | None = None,
+        glance_every: int = 1,
     ) -> ProxyFormerVideoFeatures:
         """Everything that depends on the videos alone; hand it to `forward` as `video_features`.
 
@@ -1196,7 +1226,12 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             pixel_values_videos (`Tensor` (B, T, 3, h, w)): normalised frames of any size.
             frame_mask (`Tensor` (B, T), *optional*): true for real frames, which come first.
             pixel_mask (`Tensor` (B, h, w), *optional*): true for real pixels, a top left rectangle.
+            glance_every (`int`, defaults to 1):
+                Detector and classifier see one of so many frames, the others take it over: as good
+                where hardly anything moves in that time, and faster.
         """
+        if glance_every < 1:
+            raise ValueError(f"`glance_every` must be at least 1, got {glance_every}.")
         if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != 3:
             raise ValueError(
                 "`pixel_values_videos` must be (batch, frames, 3, height, width), got "
@@ -1214,7 +1249,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         ):
             if mask is not None and mask.shape != shape:
                 raise ValueError(f"`{name}` must be {shape}, got {tuple(mask.shape)}.")
-        features = self.video_encoder(pixel_values_videos, frame_mask, pixel_mask)
+        features = self.video_encoder(pixel_values_videos, frame_mask, pixel_mask, glance_every)
         if features.class_map is not None:
             words = self.text_projection(self.class_hidden)
             if self.lexical_projection is not None:
@@ -1469,9 +1504,12 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         pixel_values_videos: Tensor,
         frame_mask: Tensor | None = None,
         pixel_mask: Tensor | None = None,
+        glance_every: int = 1,
     ) -> ProxyFormerVideoFeatures:
         """See `ProxyFormerModel.get_video_features`."""
-        return self.model.get_video_features(pixel_values_videos, frame_mask, pixel_mask)
+        return self.model.get_video_features(
+            pixel_values_videos, frame_mask, pixel_mask, glance_every
+        )
 
     @can_return_tuple
     def forward(
@@ -1555,8 +1593,9 @@ class ProxyFormerForReferringSegmentation(ProxyFormerPreTrainedModel):
         )
 
     def predict(self, proxies: Tensor, mask_features: Tensor) -> ReferringPrediction:
-        """Heads on proxies (R, T, N, C); masks by dynamic convolution of F_seg (eq. 9)."""
-        kernels = self.kernel_head(proxies)
+        """Heads on proxies (R, T, N, C); masks by dynamic convolution of F_seg (eq. 9), of the last
+        frames where F_seg has only these."""
+        kernels = self.kernel_head(proxies[:, -mask_features.shape[1] :])
         # the score is one product: bfloat16 would round it by more than all layers before it do
         with torch.autocast("cpu", enabled=False):
             logits = self.class_head(proxies.to(self.dtype))[..., 0]

@@ -1,7 +1,7 @@
 # Copyright 2026 The ProxyFormer-HF authors. Licensed under the Apache License, Version 2.0.
 """`pipeline("referring-video-segmentation")`: a video and expressions in, masks at its size out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import GeneratorType
@@ -25,6 +25,7 @@ from .video_processing_proxyformer import Video
 
 TASK = "referring-video-segmentation"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "proxyformer-lite"
+GLANCES = 8  # frames per second that the detector and the classifier see at least
 
 Frame = np.ndarray | torch.Tensor | Image.Image
 
@@ -61,42 +62,38 @@ class PastFrames:
     """Features of at most `count` of the frames that a video's windows have shown so far, spread
     evenly over them: the next window looks back on these, and so on the object chosen there."""
 
+    maps = ("encoded_map", "class_map", "kind_features")  # no lateral ones: masks are not wanted
+
     def __init__(self, count: int):
         self.count = count
         self.num_seen = 0
         self.places: list[int] = []  # of the frames that are kept, among those seen
-        self.features: ProxyFormerVideoFeatures | None = None
+        self.kept: dict[str, torch.Tensor] = {}  # maps (1, T, ...) of these
 
-    def link(self, window: ProxyFormerVideoFeatures) -> tuple[ProxyFormerVideoFeatures, int]:
-        """The features of the frames kept and then those of the window, and how many are kept.
-        From then on the window has been seen, too."""
-        linked = window
-        if self.features is not None:
-            linked = _map_frames(lambda *maps: torch.cat(maps, dim=1), self.features, window)
-        num_kept, num_new = len(self.places), window.encoded_map.shape[1]
+    def link(self, window: ProxyFormerVideoFeatures) -> ProxyFormerVideoFeatures:
+        """The features of the frames kept and then those of the window, whose masks alone will be
+        decoded. From then on the window has been seen, too."""
+        num_new = window.encoded_map.shape[1]
+        maps = {name: getattr(window, name) for name in self.maps}
+        linked = {name: each for name, each in maps.items() if each is not None}
+        if self.places:
+            linked = {name: torch.cat([self.kept[name], new], 1) for name, new in linked.items()}
         places = np.array([*self.places, *range(self.num_seen, self.num_seen + num_new)])
         self.num_seen += num_new
         wanted = np.linspace(0, self.num_seen - 1, self.count)
         chosen = np.unique(np.abs(places - wanted[:, None]).argmin(1))
         self.places = places[chosen].tolist()
-        self.features = _map_frames(lambda maps: maps[:, chosen], linked) if self.places else None
-        return linked, num_kept
+        self.kept = {name: each[:, chosen] for name, each in linked.items()}
+        return replace(window, **linked)
 
 
-def _map_frames(
-    change: Callable[..., torch.Tensor], *features: ProxyFormerVideoFeatures
-) -> ProxyFormerVideoFeatures:
-    """The first features, `change` made to each map (1, T, ...) and to the others' of its name."""
-    named = {
-        name: [getattr(each, name) for each in features]
-        for name in ("encoded_map", "class_map", "kind_features")
-    }
-    laterals = zip(*(each.lateral_maps for each in features), strict=True)
-    return replace(
-        features[0],
-        lateral_maps=tuple(change(*maps) for maps in laterals),
-        **{name: None if maps[0] is None else change(*maps) for name, maps in named.items()},
-    )
+def _glance_every(fps: float | None, frame_indices: list[int]) -> int:
+    """One of how many frames the detector and the classifier need to see. A folder or an array of
+    frames has no rate: they see all."""
+    if fps is None:
+        return 1
+    span = max(frame_indices[-1] - frame_indices[0], 1)
+    return max(1, int(fps * (len(frame_indices) - 1) / span / GLANCES))
 
 
 class ReferringVideoSegmentationPipeline(ChunkPipeline):
@@ -245,14 +242,15 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
     def _forward(self, window: dict[str, Any]) -> dict[str, Any]:
         encoded, past = window.pop("encoded"), window.pop("past")
         features = self.model.get_video_features(
-            encoded.pop("pixel_values_videos").to(self.dtype), pixel_mask=encoded.pop("pixel_mask")
+            encoded.pop("pixel_values_videos").to(self.dtype),
+            pixel_mask=encoded.pop("pixel_mask"),
+            glance_every=_glance_every(window["fps"], window["frame_indices"]),
         )
-        features, num_past = past.link(features)
-        outputs = self.model(video_features=features, **encoded)
+        outputs = self.model(video_features=past.link(features), **encoded)
         # What the masks need and no more: it is kept until the video's last window is through.
         kept = {
-            "referred_masks": outputs.referred_masks[:, num_past:],
-            "referred_boxes": outputs.referred_boxes[:, num_past:],
+            "referred_masks": outputs.referred_masks,
+            "referred_boxes": outputs.referred_boxes[:, -len(window["frame_indices"]) :],
             "referred_scores": outputs.referred_scores,
             "frame_mask": None,
             "pixel_mask": outputs.pixel_mask,
