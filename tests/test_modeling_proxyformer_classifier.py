@@ -64,8 +64,9 @@ def test_each_cell_of_32_pixels_adds_its_features_to_the_encoded_map(stride):
     found = model.get_video_features(VIDEOS.double())
     without = without_classifier(model).get_video_features(VIDEOS.double())
     encoder = model.model.video_encoder
-    features = encoder.classifier(VIDEOS.double().flatten(0, 1)).unflatten(0, (2, 3))
-    torch.testing.assert_close(found.kind_features, features)
+    features, logits = encoder.classifier(VIDEOS.double().flatten(0, 1))
+    features = features.unflatten(0, (2, 3))
+    torch.testing.assert_close(found.kind_logits, logits.unflatten(0, (2, 3)))
     weight, bias = encoder.classifier_projection.parameters()
     added = found.encoded_map - without.encoded_map
     for y, x in np.ndindex(*added.shape[-2:]):
@@ -79,7 +80,7 @@ def test_a_glance_at_the_middle_frame_of_three_counts_for_all():
     model = perturbed_model().double()
     every, some = (model.get_video_features(VIDEOS.double(), glance_every=n) for n in (1, 3))
     without = without_classifier(model).get_video_features(VIDEOS.double()).encoded_map
-    torch.testing.assert_close(some.kind_features, every.kind_features[:, [1, 1, 1]])
+    torch.testing.assert_close(some.kind_logits, every.kind_logits[:, [1, 1, 1]])
     added = every.encoded_map - without
     torch.testing.assert_close(some.encoded_map - without, added[:, [1, 1, 1]])
 
@@ -89,7 +90,8 @@ def test_the_grounding_map_tells_what_the_kinds_of_a_place_have_to_do_with_the_w
     """log of sum over kinds k of p(k | words) exp(logit of k), times the gain."""
     model = perturbed_model(encoded_stride=16).double().model
     found = model(pixel_values_videos=VIDEOS.double(), input_ids=WORDS).grounding_logits
-    features = model.get_video_features(VIDEOS.double()).kind_features
+    features, _ = model.video_encoder.classifier(VIDEOS.double().flatten(0, 1))
+    features = features.unflatten(0, (2, 3))
     gain = model.kinds.gain.clone()
     model.kinds.gain.zero_()
     without = model(pixel_values_videos=VIDEOS.double(), input_ids=WORDS).grounding_logits

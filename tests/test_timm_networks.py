@@ -5,7 +5,6 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from timm.layers import FrozenBatchNormAct2d
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
@@ -44,23 +43,29 @@ def test_folded_norms_leave_the_logits_as_they_were(trained):
 
 
 @torch.no_grad()
-def test_the_mean_over_places_is_the_pooled_classification(trained, classifier):
-    """Of frames that it sees at two thirds of their size, on a grid that is not resized."""
-    smaller = torch.randn(2, 3, 64, 128)
-    frames = F.interpolate(smaller, (96, 192), mode="nearest")
-    seen = F.interpolate(frames, (64, 128), mode="bilinear", antialias=True)
-    features = classifier.network.forward_features(seen)
-    logits = classifier.classify(features)
-    expected = trained(seen).logits
+def test_a_frame_of_one_place_is_classified_as_the_whole_picture(trained, classifier):
+    frames = torch.randn(2, 3, 32, 32)
+    _, logits = classifier(frames)
+    expected = trained(frames).logits
     expected = expected - expected.mean(1, keepdim=True)
-    torch.testing.assert_close(logits.mean((1, 2)), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(logits[..., 0, 0], expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_each_place_is_classified_by_its_features(trained, classifier):
+    features, logits = classifier(torch.randn(2, 3, 96, 160))
+    expected = trained.timm_model.get_classifier()(features.movedim(1, -1))
+    expected = expected - expected.mean(-1, keepdim=True)
+    torch.testing.assert_close(logits.movedim(1, -1), expected, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(32, 64), (96, 160), (288, 512)])
-def test_features_lie_on_a_grid_of_stride_32(classifier, height, width):
-    features = classifier(torch.randn(1, 3, height, width))
-    assert features.shape == (1, classifier.num_features, height // 32, width // 32)
+def test_features_and_logits_lie_on_a_grid_of_stride_32(trained, classifier, height, width):
+    features, logits = classifier(torch.randn(1, 3, height, width))
+    grid = (height // 32, width // 32)
+    assert features.shape == (1, classifier.num_features, *grid)
+    assert logits.shape == (1, trained.config.num_labels, *grid)
 
 
 @torch.no_grad()

@@ -66,7 +66,8 @@ class ProxyFormerVideoFeatures(ModelOutput):
             masks, those before are looked back on.
         class_map (`Tensor` (B, T, num_labels, H, W), *optional*):
             Probability of each of the detector's classes, at the encoded stride.
-        kind_features (`Tensor` (B, T, C_k, ceil(h/32), ceil(w/32)), *optional*): the classifier's.
+        kind_logits (`Tensor` (B, T, num_kinds, ceil(h/32), ceil(w/32)), *optional*):
+            The classifier's, less their mean over kinds.
         extents (`Tensor` (B, 3), *optional*):
             Frames, rows and columns of each video, the latter two in units of 32 pixels; `None`
             when all videos fill the batch.
@@ -77,7 +78,7 @@ class ProxyFormerVideoFeatures(ModelOutput):
     encoded_map: Tensor | None = None
     lateral_maps: tuple[Tensor, ...] | None = None
     class_map: Tensor | None = None
-    kind_features: Tensor | None = None
+    kind_logits: Tensor | None = None
     extents: Tensor | None = None
     frame_size: tuple[int, int] | None = None
     frame_mask: Tensor | None = None
@@ -802,14 +803,14 @@ class ProxyFormerVideoEncoder(nn.Module):
         if self.pixel_lateral is not None:
             cells = self.pixel_lateral(pixels.flatten(0, 1))
             maps[-1] = maps[-1] + cells.unflatten(0, (-1, num_frames))
-        class_map = kind_features = None
+        class_map = kind_logits = None
         if self.detector is not None:
             features, class_map, *seen = seen
             projected = self.detector_projection(features.flatten(0, 1))
             maps[0] = maps[0] + projected.unflatten(0, (-1, num_frames))
         if self.classifier is not None:
-            (kind_features,) = seen
-            projected = self.classifier_projection(kind_features.flatten(0, 1))
+            features, kind_logits = seen
+            projected = self.classifier_projection(features.flatten(0, 1))
             projected = repeat_places(projected, maps[0].shape[-1] // projected.shape[-1])
             maps[0] = maps[0] + projected.unflatten(0, (-1, num_frames))
         if self.temporal_convolution is not None:
@@ -818,7 +819,7 @@ class ProxyFormerVideoEncoder(nn.Module):
             encoded_map=maps[0],
             lateral_maps=tuple(maps[1:]),
             class_map=class_map,
-            kind_features=kind_features,
+            kind_logits=kind_logits,
             extents=extents,
             frame_size=(height, width),
             frame_mask=frame_mask,
@@ -843,7 +844,7 @@ class ProxyFormerVideoEncoder(nn.Module):
         if self.detector is not None:
             maps += self.glance(frames, num_frames, self.detect, glance_every)
         if self.classifier is not None:
-            maps += self.glance(frames, num_frames, lambda x: (self.classifier(x),), glance_every)
+            maps += self.glance(frames, num_frames, self.classifier, glance_every)
         return maps
 
     @staticmethod
@@ -1073,27 +1074,25 @@ class ProxyFormerKinds(nn.Module):
         size = (config.classifier_config.num_labels, config.text_config.hidden_size)
         self.register_buffer("meanings", torch.zeros(size))  # of norm 1
 
-    def forward(
-        self, meaning: Tensor, features: Tensor, classifier: "timm_networks.ProxyFormerClassifier"
-    ) -> Tensor:
+    def forward(self, meaning: Tensor, logits: Tensor) -> Tensor:
         """
         Args:
             meaning: (R, D) of norm 1, the sentence as the text encoder reads it.
-            features: (B, T, C_k, h, w) of the classifier.
+            logits: (B, T, num_kinds, h, w) of the classifier, less their mean over kinds.
 
         Returns:
             (R, T, h, w), the gain times a mean of class logits; about 0 where no kind is seen.
         """
         alike = (self.scale.exp() * meaning @ self.meanings.T).softmax(-1)
-        logits = classifier.classify(features)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        dtype = logits.dtype
+        logits = logits.movedim(2, -1).to(torch.promote_types(dtype, torch.float32))
         # log of the mean, by likeness, of odds: one kind that is seen for certain is enough
         peak = logits.amax(-1, keepdim=True)
         odds = (logits - peak).exp().flatten(1, 3)
-        weight = alike.to(odds).unflatten(0, (len(features), -1))
+        weight = alike.to(odds).unflatten(0, (len(logits), -1))
         mean = (odds @ weight.transpose(1, 2)).clamp(min=TINY).log() + peak.flatten(1, 3)
         mean = mean.transpose(1, 2).flatten(0, 1).unflatten(1, logits.shape[1:4])
-        return (self.gain * mean).to(features)
+        return (self.gain * mean).to(dtype)
 
 
 def valid_places(extents: Tensor, height: int, width: int, stride: int) -> Tensor:
@@ -1350,9 +1349,7 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
                 class_meanings = F.normalize(self.class_hidden, dim=-1)
             kinds = None
             if self.kinds is not None:
-                kinds = self.kinds(
-                    meaning, video_features.kind_features, self.video_encoder.classifier
-                )
+                kinds = self.kinds(meaning, video_features.kind_logits)
                 kinds = repeat_places(kinds, encoded_map.shape[-1] // kinds.shape[-1]).flatten(2)
             video, grounding_logits = self.text_fusion(
                 video,

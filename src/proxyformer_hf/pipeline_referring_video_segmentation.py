@@ -62,7 +62,7 @@ class PastFrames:
     """Features of at most `count` of the frames that a video's windows have shown so far, spread
     evenly over them: the next window looks back on these, and so on the object chosen there."""
 
-    maps = ("encoded_map", "class_map", "kind_features")  # no lateral ones: masks are not wanted
+    maps = ("encoded_map", "class_map", "kind_logits")  # no lateral ones: masks are not wanted
 
     def __init__(self, count: int):
         self.count = count

@@ -30,22 +30,21 @@ class ProxyFormerClassifier(nn.Module):
         """Takes the weights of a `TimmWrapperForImageClassification`, which is folded."""
         self.network.load_state_dict(fold(classifier.timm_model).state_dict())
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Features (n, C, h/32, w/32) of normalised frames (n, 3, h, w), multiples of 32."""
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Of normalised frames (n, 3, h, w), multiples of 32: features (n, C, h/32, w/32), and
+        logits (n, num_labels, h/32, w/32) less their mean over classes, about 0 where nothing is
+        seen."""
         height, width = (max(round(VIEW * side / STRIDE), 1) * STRIDE for side in frames.shape[-2:])
         # torch has no such resizing in bfloat16 on a CPU
         exact = frames.to(torch.promote_types(frames.dtype, torch.float32))
         smaller = F.interpolate(exact, (height, width), mode="bilinear", antialias=True)
         features = self.network.forward_features(smaller.to(frames.dtype))
-        grid = [side // STRIDE for side in frames.shape[-2:]]
-        return F.interpolate(features, grid, mode="bilinear")
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Logits (..., h, w, num_labels) of features (..., C, h, w), less their mean over classes:
-        about 0 where nothing is seen."""
-        places = features.movedim(-3, -1).contiguous()  # in bfloat16 thirty times as fast
+        places = features.movedim(1, -1).contiguous()  # in bfloat16 thirty times as fast
         logits = self.network.get_classifier()(places)
-        return logits - logits.mean(-1, keepdim=True)
+        logits = (logits - logits.mean(-1, keepdim=True)).movedim(-1, 1)
+        grid = [side // STRIDE for side in frames.shape[-2:]]
+        features, logits = (F.interpolate(x, grid, mode="bilinear") for x in (features, logits))
+        return features, logits
 
 
 def fold(network: nn.Module) -> nn.Module:
