@@ -15,6 +15,7 @@ import typer
 from accelerate.utils import set_seed
 from convert_deeplab_mobilenetv2 import load_deeplab
 from evaluate_dev import quick_scores
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -91,6 +92,10 @@ def load_start(
     if joining is not None:
         config_fields["classifier_config"] = joining.config
     config = ProxyFormerConfig.from_pretrained(name, **config_fields)
+    try:  # it took the fields as they came
+        config.validate()
+    except StrictDataclassError as error:
+        raise ValueError(f"model.config does not fit {name}: {error.__cause__ or error}") from None
     # stored in float16 at times; training needs float32
     model, report = ProxyFormerForReferringSegmentation.from_pretrained(
         name,

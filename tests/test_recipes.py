@@ -257,6 +257,14 @@ def test_a_start_that_lacks_weights_is_refused(config, name, tmp_path):
         train_script.build_model(recipe)
 
 
+def test_a_start_that_the_changed_fields_do_not_fit_is_refused_before_training(tmp_path):
+    save_tiny_checkpoint(tmp_path, grounding_map=True, frozen_grounding=True)
+    recipe = recipe_of("moving_shapes_ablation", "optimizer.freeze_text=false")
+    recipe.model = ModelRecipe(start_from=str(tmp_path), config={"grounding_map": False})
+    with pytest.raises(ValueError, match=r"model\.config does not fit .*`grounding_map"):
+        train_script.build_model(recipe)
+
+
 def batch() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {
