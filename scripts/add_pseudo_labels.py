@@ -25,6 +25,9 @@ from add_voc_images import (
     COCO_NAMES,
     INSIDE,
     UNSURE,
+    Boxes,
+    Images,
+    Masks,
     add_picture,
     box_of,
     outline,
@@ -128,11 +131,9 @@ def main(
         Path, typer.Argument(help="Data folder to add to; it stays as it is.", exists=True)
     ],
     output: Annotated[Path, typer.Argument(help="The new data folder, links to the images.")],
-    images: Annotated[
-        list[Path], typer.Option(help="Folder of VOC's pictures, ID.jpg.", exists=True)
-    ],
-    masks: Annotated[Path, typer.Option(help="Folder of the class masks, ID.png.", exists=True)],
-    boxes: Annotated[list[Path], typer.Option(help="VOC's boxes in COCO's JSON.", exists=True)],
+    images: Images,
+    masks: Masks,
+    boxes: Boxes,
     checkpoint: Annotated[
         Path, typer.Option(help="Folder of the checkpoint that is asked.", exists=True)
     ] = DEFAULT_CHECKPOINT,

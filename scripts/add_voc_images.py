@@ -39,6 +39,11 @@ UNSURE = 255  # the value of the border around an object
 INSIDE = 0.9  # of a piece's pixels: it belongs to the box
 AGREEMENT = 0.7  # IoU of an object's box with that of its pieces
 
+# arguments of a script that reads VOC
+Images = Annotated[list[Path], typer.Option(help="Folder of VOC's pictures, ID.jpg.", exists=True)]
+Masks = Annotated[Path, typer.Option(help="Folder of the class masks, ID.png.", exists=True)]
+Boxes = Annotated[list[Path], typer.Option(help="VOC's boxes in COCO's JSON.", exists=True)]
+
 
 def box_of(mask: np.ndarray) -> Box:
     ys, xs = np.nonzero(mask)
@@ -129,11 +134,9 @@ def main(
         Path, typer.Argument(help="Data folder to add to; it stays as it is.", exists=True)
     ],
     output: Annotated[Path, typer.Argument(help="The new data folder, links to the images.")],
-    images: Annotated[
-        list[Path], typer.Option(help="Folder of VOC's pictures, ID.jpg.", exists=True)
-    ],
-    masks: Annotated[Path, typer.Option(help="Folder of the class masks, ID.png.", exists=True)],
-    boxes: Annotated[list[Path], typer.Option(help="VOC's boxes in COCO's JSON.", exists=True)],
+    images: Images,
+    masks: Masks,
+    boxes: Boxes,
 ) -> None:
     known = read_boxes(boxes)
     pictures = {path.stem: path for folder in images for path in sorted(folder.glob("*.jpg"))}
