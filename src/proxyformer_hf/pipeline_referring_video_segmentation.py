@@ -99,6 +99,7 @@ def _glance_every(fps: float | None, frame_indices: list[int]) -> int:
 class ReferringVideoSegmentationPipeline(ChunkPipeline):
     """Segments the object that an expression refers to, window by window: any length of video fits.
     A window looks back on frames of those before it, spread over them, a quarter of its own number.
+    Of a video file the model's detector and classifier see `GLANCES` frames a second or more.
 
     ```python
     pipe = pipeline("referring-video-segmentation")
