@@ -125,6 +125,7 @@ def test_past_frames_are_spread_over_all_that_was_seen():
         (24.0, range(36), 3),
         (30.0, range(36), 3),
         (60.0, range(36), 7),
+        (1000.0, range(36), 8),
         (24.0, range(0, 72, 2), 1),
         (60.0, range(0, 72, 2), 3),
         (6.0, range(36), 1),

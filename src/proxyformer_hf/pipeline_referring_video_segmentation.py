@@ -26,6 +26,7 @@ from .video_processing_proxyformer import Video
 TASK = "referring-video-segmentation"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "proxyformer-lite"
 GLANCES = 8  # frames per second that the detector and the classifier see at least
+MAX_GLANCE_EVERY = 8  # frames, whatever rate a file claims
 
 Frame = np.ndarray | torch.Tensor | Image.Image
 
@@ -93,7 +94,8 @@ def _glance_every(fps: float | None, frame_indices: list[int]) -> int:
     if fps is None:
         return 1
     span = max(frame_indices[-1] - frame_indices[0], 1)
-    return max(1, int(fps * (len(frame_indices) - 1) / span / GLANCES))
+    every = int(fps * (len(frame_indices) - 1) / span / GLANCES)
+    return min(max(1, every), MAX_GLANCE_EVERY)
 
 
 class ReferringVideoSegmentationPipeline(ChunkPipeline):
