@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -242,6 +243,73 @@ def test_size_changes_what_the_model_sees(pipe, video, monkeypatch):
     result = pipe(video, "a dog", size={"height": 64, "width": 96})
     assert shapes == [(1, NUM_FRAMES, 3, 64, 96)]
     assert result["masks"].shape == (NUM_FRAMES, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("single_region", [False, True])
+def test_short_clip_is_seen_at_several_sizes(frames, single_region):
+    model = perturb(tiny_model(single_region=single_region, short_clip_scales=[1, 1.5]))
+    pipe = ReferringVideoSegmentationPipeline(model=model, processor=tiny_processor(), device="cpu")
+    result = pipe(frames[:2], "a dog")
+    model.config.single_region = False
+    pixels, boxes, scores = [], [], []
+    for size in ({"shortest_edge": 32, "longest_edge": 64}, {"height": 48, "width": 80}):
+        inputs = pipe.processor(videos=frames[:2], text="a dog", return_tensors="pt", size=size)
+        with torch.no_grad():
+            outputs = model(**inputs)
+        height, width = inputs["pixel_values_videos"].shape[-2:]
+        logits = outputs.referred_masks[0].numpy()
+        seen = bilinear(1 / (1 + np.exp(-logits)), 4 * logits.shape[1], 4 * logits.shape[2])
+        pixels.append(bilinear(seen[:, :height, :width], HEIGHT, WIDTH))
+        boxes.append(outputs.referred_boxes[0].numpy())
+        scores.append(outputs.referred_scores.item())
+    mean = np.mean(pixels, 0)
+    grid = mean.reshape(2, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))  # the model's masks' own
+    expected = bilinear(grid, HEIGHT, WIDTH) > 0.5
+    if single_region:
+        assert max(ndimage.label(mask)[1] for mask in expected) > 1
+        for mask, every, cells in zip(result["masks"], expected, grid, strict=True):
+            y, x = np.unravel_index(cells.argmax(), cells.shape)
+            labels, _ = ndimage.label(every)
+            region = labels == labels[4 * y + 2, 4 * x + 2]
+            assert (mask != region).mean() < 0.01  # regions of cells and of pixels may differ
+    else:
+        assert expected.any() and not expected.all()
+        assert (result["masks"] != expected).mean() < 0.001  # where one half is met by rounding
+    cx, cy, w, h = np.moveaxis(np.mean(boxes, 0), -1, 0)
+    corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1).clip(0, 1)
+    np.testing.assert_allclose(
+        result["boxes"], corners * [WIDTH, HEIGHT, WIDTH, HEIGHT], rtol=1e-4, atol=1e-3
+    )
+    assert result["score"] == pytest.approx(np.mean(scores))
+
+
+def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pillow's enlargement of each map (n, h, w), the coordinates of whose pixels are centres."""
+    resized = [Image.fromarray(each).resize((width, height), Image.BILINEAR) for each in maps]
+    return np.stack([np.asarray(each) for each in resized])
+
+
+def test_only_short_clips_are_seen_at_several_sizes(frames, monkeypatch):
+    model = tiny_model(short_clip_scales=[1, 1.5])
+    pipe = ReferringVideoSegmentationPipeline(model=model, processor=tiny_processor(), device="cpu")
+    shapes, encode = [], model.get_video_features
+
+    def spy(pixel_values_videos, **kwargs):
+        shapes.append(tuple(pixel_values_videos.shape[1::2]))
+        return encode(pixel_values_videos, **kwargs)
+
+    monkeypatch.setattr(model, "get_video_features", spy)
+    pipe(frames, "a dog", size={"height": 64, "width": 96})
+    assert shapes == [(NUM_FRAMES, 64)]
+    shapes.clear()
+    pipe(np.concatenate([frames, frames[:2]]), "a dog")
+    assert shapes == [(9, 32)]
+    shapes.clear()
+    pipe(frames, "a dog", window=4)
+    assert shapes == [(4, 32), (3, 32)]
+    shapes.clear()
+    pipe(np.concatenate([frames, frames[:1]]), "a dog")
+    assert shapes == [(8, 32), (8, 48)]
 
 
 def test_list_of_requests(pipe, video, frames):

@@ -87,6 +87,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         single_region (`bool`, defaults to `False`):
             Of the connected regions of the answer's mask in a frame only the surest is kept (not in
             training): right where expressions name one object, wrong for "both swans".
+        short_clip_scales (`list[float]`, *optional*):
+            The pipeline sees a clip of a few frames, as a picture is, at these multiples of its
+            size and takes the mean of the masks' probabilities; once, at its size, by default.
         intermediate_size (`int`, defaults to 0): feed-forward width; 0 is none, the paper's figure.
         pre_norm (`bool`, defaults to `False`): normalise before each sub-layer instead of after.
         jsc_semantics (`str`, defaults to "both"):
@@ -150,6 +153,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     frozen_grounding: bool = False
     soft_selection: bool = False
     single_region: bool = False
+    short_clip_scales: list[float | int] | None = None
     intermediate_size: int = 0
     pre_norm: bool = False
     jsc_semantics: Literal["none", "video", "text", "both"] = "both"
@@ -206,6 +210,9 @@ class ProxyFormerConfig(PreTrainedConfig):
         for name in ("confusable_weight", "score_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        scales = self.short_clip_scales
+        if scales is not None and not (scales and min(scales) > 0):
+            raise ValueError(f"`short_clip_scales` must be positive numbers, got {scales}.")
         if self.choice_loss_coefficient and not (self.soft_selection or self.grounding_map):
             raise ValueError(
                 "`choice_loss_coefficient` needs `soft_selection` or `grounding_map`, whose maps "

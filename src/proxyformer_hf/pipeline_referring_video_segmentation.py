@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -16,17 +17,21 @@ from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import ModelOutput
 
 from .cpu import keep_freed_memory
+from .masks import keep_surest_region
 from .modeling_proxyformer import (
     ProxyFormerForReferringSegmentation,
+    ProxyFormerReferringSegmentationOutput,
     ProxyFormerVideoFeatures,
 )
 from .video_io import VideoInfo, iter_frames, probe_video, sample_frame_indices
-from .video_processing_proxyformer import Video
+from .video_processing_proxyformer import MASK_STRIDE, Video, resized_probability
 
 TASK = "referring-video-segmentation"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "proxyformer-lite"
 GLANCES = 8  # frames per second that the detector and the classifier see at least
 MAX_GLANCE_EVERY = 8  # frames, whatever rate a file claims
+SHORT_CLIP = 8  # frames that may be seen at several sizes
+PROBABILITY_EPS = 1e-6  # keeps the logit of a mean probability finite
 
 Frame = np.ndarray | torch.Tensor | Image.Image
 
@@ -101,7 +106,9 @@ def _glance_every(fps: float | None, frame_indices: list[int]) -> int:
 class ReferringVideoSegmentationPipeline(ChunkPipeline):
     """Segments the object that an expression refers to, window by window: any length of video fits.
     A window looks back on frames of those before it, spread over them, a quarter of its own number.
-    Of a video file the model's detector and classifier see `GLANCES` frames a second or more.
+    Of a video file the model's detector and classifier see `GLANCES` frames a second or more. A
+    clip of `SHORT_CLIP` frames at most, as a picture is, is seen at several sizes where the
+    checkpoint says so (`short_clip_scales`).
 
     ```python
     pipe = pipeline("referring-video-segmentation")
@@ -126,7 +133,8 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
     Parameters, for the constructor or a call:
         fps, num_frames, stride: which frames to take, see [`sample_frame_indices`]; default all.
         window: frames that the model sees at once; 36 is the Ref-DAVIS17 protocol's clip length.
-        size: the video processor's `size`, when it should differ from the checkpoint's.
+        size: the video processor's `size`, when it should differ from the checkpoint's; then short
+            clips, too, are seen at this one alone.
         threshold: a pixel belongs to the object above this probability.
         min_score: a window that shows the object by less than this probability has empty masks.
     """
@@ -218,23 +226,27 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         if not expressions:
             raise ValueError("got no expression: text is an empty list")
         source_fps, frames = _open_video(inputs["video"], fps, num_frames, stride)
-        options = {} if size is None else {"size": size}
         past = PastFrames(window // 4)
-        for indexed_frames, is_last in _windows(frames, window):
+        for number, (indexed_frames, is_last) in enumerate(_windows(frames, window)):
             frame_indices, window_frames = map(list, zip(*indexed_frames, strict=True))
-            encoded = self.processor(
-                videos=window_frames,
-                text=expressions,
-                do_sample_frames=False,
-                return_metadata=True,
-                return_tensors="pt",
-                **options,
-            )
-            (metadata,) = encoded.pop("video_metadata")
-            encoded.pop("frame_mask")  # of a single video: all frames are real
+            is_short = number == 0 and is_last and len(window_frames) <= SHORT_CLIP
+            views = [
+                self.processor(
+                    videos=window_frames,
+                    text=expressions,
+                    do_sample_frames=False,
+                    return_metadata=True,
+                    return_tensors="pt",
+                    size=each,
+                )
+                for each in ([size] if size is not None else self._sizes(is_short))
+            ]
+            for view in views:
+                (metadata,) = view.pop("video_metadata")
+                view.pop("frame_mask")  # of a single video: all frames are real
             yield {
                 "is_last": is_last,
-                "encoded": encoded,
+                "views": views,
                 "past": past,
                 "text": text,
                 "size": (metadata.height, metadata.width),
@@ -242,14 +254,29 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
                 "frame_indices": frame_indices,
             }
 
+    def _sizes(self, is_short: bool) -> list[dict[str, int]]:
+        """Sizes at which the model sees a window, by the video processor and, of a clip of a few
+        frames, the configuration's `short_clip_scales`."""
+        size = dict(self.processor.video_processor.size)
+        scales = self.model.config.short_clip_scales if is_short else None
+        return [
+            {edge: round(scale * length) for edge, length in size.items()}
+            for scale in scales or [1]
+        ]
+
     def _forward(self, window: dict[str, Any]) -> dict[str, Any]:
-        encoded, past = window.pop("encoded"), window.pop("past")
-        features = self.model.get_video_features(
-            encoded.pop("pixel_values_videos").to(self.dtype),
-            pixel_mask=encoded.pop("pixel_mask"),
-            glance_every=_glance_every(window["fps"], window["frame_indices"]),
-        )
-        outputs = self.model(video_features=past.link(features), **encoded)
+        views, past = window.pop("views"), window.pop("past")
+        answers = []
+        for view in views:
+            features = self.model.get_video_features(
+                view.pop("pixel_values_videos").to(self.dtype),
+                pixel_mask=view.pop("pixel_mask"),
+                glance_every=_glance_every(window["fps"], window["frame_indices"]),
+            )
+            # the sizes of a short clip, its only window, have nothing to do with one another
+            linked = past.link(features) if len(views) == 1 else features
+            answers.append(self.model(video_features=linked, **view))
+        outputs = answers[0] if len(answers) == 1 else self._mean(answers)
         # What the masks need and no more: it is kept until the video's last window is through.
         kept = {
             "referred_masks": outputs.referred_masks,
@@ -259,6 +286,29 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
             "pixel_mask": outputs.pixel_mask,
         }
         return {**window, "outputs": ModelOutput(kept)}
+
+    def _mean(
+        self, answers: list[ProxyFormerReferringSegmentationOutput]
+    ) -> ProxyFormerReferringSegmentationOutput:
+        """The mean of what the model says of a clip at several sizes: of the probabilities of its
+        masks, on the largest one's grid, of boxes and of scores."""
+        largest = max(answers, key=lambda answer: answer.pixel_mask.shape[-2:])
+        size = largest.pixel_mask.shape[-2:]
+        probabilities = []
+        for answer in answers:
+            chosen = self.model.select(answer.pred_logits, answer.frame_mask)
+            masks = torch.einsum("rn,rtnhw->rthw", chosen, answer.pred_masks)
+            pixels = resized_probability(masks, answer.pixel_mask.shape[-2:], size)
+            rim = [side for length in reversed(size) for side in (0, -length % MASK_STRIDE)]
+            probabilities.append(F.avg_pool2d(F.pad(pixels, rim, mode="replicate"), MASK_STRIDE))
+        logits = torch.stack(probabilities).mean(0).logit(PROBABILITY_EPS)
+        if self.model.config.single_region:
+            logits = keep_surest_region(logits)
+        boxes, scores = (
+            torch.stack([answer[name] for answer in answers]).mean(0)
+            for name in ("referred_boxes", "referred_scores")
+        )
+        return replace(largest, referred_masks=logits, referred_boxes=boxes, referred_scores=scores)
 
     def postprocess(
         self, windows: list[dict[str, Any]], threshold: float = 0.5, min_score: float = 0.0

@@ -327,7 +327,10 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
             size = (int(height), int(width))
             score = outputs.referred_scores[row].item()
             limit = threshold if score >= min_score else 1.0
-            masks = [_resized_probability(frame, input_size, size) > limit for frame in logits]
+            masks = [
+                resized_probability(frame[None, None], input_size, size)[0, 0] > limit
+                for frame in logits
+            ]
             results.append(
                 {
                     "masks": torch.stack(masks),
@@ -367,17 +370,16 @@ def _pad_batch(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"pixel_values_videos": pixel_values, "frame_mask": frame_mask, "pixel_mask": pixel_mask}
 
 
-def _resized_probability(
+def resized_probability(
     logits: torch.Tensor, input_size: Sequence[int], target_size: Sequence[int]
 ) -> torch.Tensor:
-    """Mask logits `(h, w)` of one padded frame to probabilities `(height, width)` of its real part
-    at `target_size`."""
+    """Mask logits `(n, num_frames, h, w)` of padded frames to probabilities `(n, num_frames,
+    height, width)` of the part that is real, of `input_size`, at `target_size`."""
     rows, columns = (math.ceil(side / MASK_STRIDE) for side in input_size)
-    masks = logits[None, None, :rows, :columns].float().sigmoid()
+    masks = logits[..., :rows, :columns].float().sigmoid()
     masks = F.interpolate(masks, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
     masks = masks[..., : input_size[0], : input_size[1]]
-    masks = F.interpolate(masks, size=target_size, mode="bilinear", align_corners=False)
-    return masks[0, 0]
+    return F.interpolate(masks, size=tuple(target_size), mode="bilinear", align_corners=False)
 
 
 def _pixel_corners(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
