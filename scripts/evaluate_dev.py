@@ -78,7 +78,7 @@ def segment(
     """The pipeline's masks bool (E, T, height, width) and scores (E,) of uint8 frames (T, height,
     width, 3).
 
-    `size` is the short side in pixels that the model sees; None: the processor's.
+    `size` is the short side in pixels that the model sees; None: the pipeline's choice.
     """
     pipe = ReferringVideoSegmentationPipeline(model, processor=processor, device=model.device)
     resize = {} if size is None else {"size": {"shortest_edge": size, "longest_edge": 2 * size}}
@@ -148,7 +148,7 @@ def image_answers(
     processor,
     images: list[LabelledImage],
     ask: Callable[[LabelledImage], list[Expression]],
-    size: int,
+    size: int | None,
     num_frames: int,
 ) -> list[list[Answer]]:
     """Per image the answers to the expressions that `ask` gives, the last one blind."""
@@ -397,7 +397,9 @@ def main(
     output: Annotated[Path, typer.Option(help="folder for dev.json and the pictures")] = Path(
         "runs/dev"
     ),
-    size: Annotated[int, typer.Option(help="short side in pixels")] = 288,
+    size: Annotated[
+        int | None, typer.Option(help="short side in pixels; else the pipeline's own choice")
+    ] = None,
     stride: Annotated[int, typer.Option(help="score every n-th frame of the videos")] = 1,
     image_frames: Annotated[int, typer.Option(help="copies of an image that make a clip")] = 1,
     max_images: int = 60,
@@ -411,14 +413,16 @@ def main(
     def ask(image: LabelledImage) -> list[Expression]:
         return dev_expressions(image) + any_expressions(image) + absent_expressions(image, things)
 
-    by_video = video_scores(*run, videos, size, ids, stride)
+    # what stands for a video is seen as one, however few frames of it are scored
+    video_size = size or processor.video_processor.size.shortest_edge
+    by_video = video_scores(*run, videos, video_size, ids, stride)
     answers = image_answers(*run, images[:max_images], ask, size, image_frames)
     look_alikes = image_scores(answers, ("written", "template"))
     any_objects = image_scores(answers, ("any",))
-    composed = composed_scores(*run, videos, images, size)
-    passing = passing_scores(*run, videos, images, size)
+    composed = composed_scores(*run, videos, images, video_size)
+    passing = passing_scores(*run, videos, images, video_size)
     on_images = image_verdicts(answers)
-    on_videos = video_verdicts(*run, videos, things, ids, size)
+    on_videos = video_verdicts(*run, videos, things, ids, video_size)
     verdicts = {"images": on_images, "videos": on_videos, "all": on_images + on_videos}
     report = {
         "settings": {"size": size, "stride": stride, "image_frames": image_frames},
