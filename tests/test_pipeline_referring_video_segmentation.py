@@ -374,7 +374,9 @@ def test_streams_that_take_turns_are_those_of_each_alone(pipe, video, frames):
             assert_same_result(part, other)
 
 
-def test_saved_pipeline_loads_again(pipe, video, tmp_path):
+@pytest.mark.parametrize("options", [{}, {"dtype": torch.float32}], ids=["plain", "with a dtype"])
+def test_saved_pipeline_loads_again(checkpoint, options, video, tmp_path):
+    pipe = pipeline(TASK, model=checkpoint, device="cpu", **options)
     pipe.save_pretrained(tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert "custom_pipelines" not in config

@@ -197,6 +197,8 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         that transformers can resolve only for its own model classes.
         """
         self.model.save_pretrained(save_directory, **kwargs)
+        # `pipeline(dtype=...)` hands it on to the tokenizer, which cannot write it
+        self.processor.tokenizer.init_kwargs.pop("dtype", None)
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
