@@ -63,7 +63,7 @@ def save_weights(model: ProxyFormerForReferringSegmentation, folder: Path) -> No
 def main(
     source: Annotated[Path, typer.Argument(help="folder that scripts/train.py wrote")],
     target: Annotated[Path, typer.Argument(help="folder to write; it must not exist")],
-    shortest_edge: Annotated[int, typer.Option(help="size of the frames in use, in pixels")] = 288,
+    shortest_edge: Annotated[int, typer.Option(help="size of the frames in use, in pixels")] = 256,
     longest_edge: int = 512,
     card: Annotated[Path | None, typer.Option(help="model card to lay beside the weights")] = None,
 ) -> None:

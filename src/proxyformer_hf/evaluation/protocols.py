@@ -119,7 +119,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         benchmark="folder",
         name="per-expression",
         split="valid",
-        shortest_edge=288,
+        shortest_edge=256,
         longest_edge=512,
         window=36,
     ),
