@@ -71,9 +71,10 @@ def test_samples_have_the_promised_form(clips):
     for i in range(len(clips)):
         sample = clips[i]
         assert sample["frames"].dtype == sample["masks"].dtype == torch.uint8
-        assert len(sample["expressions"]) == 3 and all(sample["expressions"])
+        count = len(sample["expressions"])
+        assert 2 <= count <= 3 and all(sample["expressions"])
         assert sample["frames"].shape[:2] == (3, 3)
-        assert sample["masks"].shape == (3, 3, *sample["frames"].shape[2:])
+        assert sample["masks"].shape == (count, 3, *sample["frames"].shape[2:])
         assert set(sample["masks"].unique().tolist()) <= {0, 1}
         assert sample["masks"].any()
 
@@ -129,6 +130,21 @@ def test_clips_of_images_have_their_own_length(data):
     recipe = ClipRecipe(video_share=0, image_frames=1, image_size=(56, 72))
     sample = TrainingClips(*data, recipe, num_samples=1, seed=0)[0]
     assert sample["frames"].shape[0] == sample["masks"].shape[1] == 1
+
+
+@pytest.mark.parametrize(("absent_share", "num_absent"), [(0, 0), (1, 1)])
+def test_objects_of_images_are_described_twice_where_there_is_room(data, absent_share, num_absent):
+    recipe = ClipRecipe(
+        video_share=0, num_expressions=6, absent_share=absent_share, image_size=(56, 72)
+    )
+    images = TrainingClips(*data, recipe, num_samples=40, seed=0)
+    numbers = set()
+    for i in range(len(images)):
+        masks = [mask.numpy().tobytes() for mask in images[i]["masks"].bool() if mask.any()]
+        assert len(images[i]["masks"]) - len(masks) == num_absent
+        assert set(Counter(masks).values()) == {2}  # each of one or two objects
+        numbers.add(len(masks))
+    assert numbers == {2, 4}
 
 
 def test_left_and_right_are_true_after_crop_and_flip(data):

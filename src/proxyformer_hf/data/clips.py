@@ -57,7 +57,7 @@ class ClipRecipe:
 
     num_frames: int = 3  # of clips of videos
     image_frames: int = 3  # of clips of images
-    num_expressions: int = 3
+    num_expressions: int = 3  # of a clip, at most
     video_share: float = 0.5  # of the samples; the others show images
     video_size: tuple[int, int] = (192, 352)
     image_size: tuple[int, int] = (224, 288)  # turned for portrait images
@@ -359,7 +359,7 @@ class TrainingClips(SeededDataset):
             text = scene.expression(target, rng, recipe.written_share, recipe.kin_share)
             if text is not None:
                 chosen.append((text, target))
-            if len(chosen) == count:
+            if len(chosen) >= count:
                 break
         if not chosen:
             return None
@@ -367,12 +367,10 @@ class TrainingClips(SeededDataset):
         shown = {instance.category for instance in scene.instances}
         shown = shown.union(*(image.unlabelled for image, _ in scene.parts))
         texts, masks = [text for text, _ in chosen], [scene.masks[t] for _, t in chosen]
-        while len(texts) < min(count, 2):  # another wording of the same object
-            text, target = chosen[rng.integers(len(chosen))]
-            other = scene.expression(target, rng, recipe.written_share)
-            texts.append(other or text)
+        for text, target in chosen[: count - len(chosen)]:  # each in other words
+            texts.append(scene.expression(target, rng, recipe.written_share) or text)
             masks.append(scene.masks[target])
-        for _ in range(recipe.num_expressions - len(texts)):
+        if count < recipe.num_expressions:
             text = self.absent.expression(shown, rng, recipe.kindred_absent_share)
             if text is not None:
                 texts.append(text)
