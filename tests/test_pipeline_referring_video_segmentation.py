@@ -286,6 +286,43 @@ def test_short_clip_is_seen_at_several_sizes(frames, single_region):
     assert result["score"] == pytest.approx(np.mean(scores))
 
 
+def test_short_clip_is_told_from_its_class(frames):
+    model, clip, texts = perturbed_model(class_contrast=0.5), frames[:2], ["a dog", "wine glass"]
+    pipe = ReferringVideoSegmentationPipeline(model=model, processor=tiny_processor(), device="cpu")
+    size = {"height": HEIGHT, "width": WIDTH}
+    pipe.processor.video_processor.size = size
+    names = list(model.config.detector_config.id2label.values())
+    with torch.no_grad():
+        means = [mean_word(pipe, text, special=True) for text in texts]
+        of_names = np.stack([mean_word(pipe, name, special=False) for name in names])
+        cosines = means @ of_names.T / np.linalg.norm(of_names, axis=1)
+        nearest = [names[k] for k in cosines.argmax(1)]
+        inputs = pipe.processor(videos=clip, text=texts + nearest, return_tensors="pt")
+        outputs = model(**inputs)
+    said, general = outputs.referred_masks.numpy().reshape(2, 2, 2, HEIGHT // 4, WIDTH // 4)
+    probabilities = 1 / (1 + np.exp(0.5 * general - 1.5 * said))
+    for k, result in enumerate(pipe(clip, texts)):
+        pixels = bilinear(probabilities[k], HEIGHT, WIDTH)
+        grid = pixels.reshape(2, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))
+        expected = bilinear(grid, HEIGHT, WIDTH) > 0.5
+        assert (result["masks"] != expected).mean() < 0.001
+        assert ((bilinear(said[k], HEIGHT, WIDTH) > 0) != expected).mean() > 0.02
+        assert result["score"] == pytest.approx(outputs.referred_scores[k].item())
+        assert result["boxes"].shape == (2, 4)
+    model.config.class_contrast = 0.0
+    plain = pipe(clip, texts)
+    model.config.class_contrast = 0.5
+    for asked, expected in zip(pipe(clip, texts, size=size), plain, strict=True):
+        assert_same_result(asked, expected)
+
+
+def mean_word(pipe: ReferringVideoSegmentationPipeline, text: str, special: bool) -> np.ndarray:
+    """Mean of what the text encoder says of the tokens, with or without the first and the last."""
+    inputs = pipe.processor(text=text, return_tensors="pt")
+    hidden = pipe.model.model.text_encoder(**inputs)[0][0].numpy()
+    return (hidden if special else hidden[1:-1]).mean(0)
+
+
 def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Pillow's enlargement of each map (n, h, w), the coordinates of whose pixels are centres."""
     resized = [Image.fromarray(each).resize((width, height), Image.BILINEAR) for each in maps]

@@ -90,6 +90,10 @@ class ProxyFormerConfig(PreTrainedConfig):
         short_clip_scales (`list[float]`, *optional*):
             The pipeline sees a clip of a few frames, as a picture is, at these multiples of its
             size and takes the mean of the masks' probabilities; once, at its size, by default.
+        class_contrast (`float`, defaults to 0.0):
+            Of a clip of a few frames the pipeline also asks for the detector's class whose name is
+            nearest to the expression, and adds this many times the difference to the logits of the
+            expression's mask: what all people have in common tells none of them from the others.
         intermediate_size (`int`, defaults to 0): feed-forward width; 0 is none, the paper's figure.
         pre_norm (`bool`, defaults to `False`): normalise before each sub-layer instead of after.
         jsc_semantics (`str`, defaults to "both"):
@@ -154,6 +158,7 @@ class ProxyFormerConfig(PreTrainedConfig):
     soft_selection: bool = False
     single_region: bool = False
     short_clip_scales: list[float | int] | None = None
+    class_contrast: float | int = 0.0
     intermediate_size: int = 0
     pre_norm: bool = False
     jsc_semantics: Literal["none", "video", "text", "both"] = "both"
@@ -204,7 +209,8 @@ class ProxyFormerConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         coefficients = [name for name in vars(self) if name.endswith("_loss_coefficient")]
-        for name in (*coefficients, "absent_weight", "intermediate_size", "vision_neck_size"):
+        coefficients += ["absent_weight", "class_contrast"]
+        for name in (*coefficients, "intermediate_size", "vision_neck_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         for name in ("confusable_weight", "score_scale"):
@@ -234,6 +240,8 @@ class ProxyFormerConfig(PreTrainedConfig):
                 "`detector_config` needs `freeze_text=True`: the words for its classes are encoded "
                 "once."
             )
+        if self.class_contrast and self.detector_config is None:
+            raise ValueError("`class_contrast` needs `detector_config`, whose classes it names.")
         if self.classifier_config is not None and not (self.freeze_text and self.frozen_grounding):
             raise ValueError(
                 "`classifier_config` needs `freeze_text=True` and `frozen_grounding=True`: the "

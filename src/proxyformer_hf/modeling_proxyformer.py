@@ -1298,6 +1298,13 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
         meaning = F.normalize(masked_mean(hidden, attention_mask, dim=1), dim=-1)
         return words, masked_mean(words, attention_mask, dim=1), meaning
 
+    @torch.no_grad()
+    def nearest_classes(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """For each expression (R, L) the detector's class whose name is nearest to it in meaning,
+        int64 (R,)."""
+        *_, meaning = self.encode_text(input_ids, attention_mask)
+        return (meaning @ F.normalize(self.class_hidden, dim=-1).T).argmax(-1)
+
     @can_return_tuple
     def forward(
         self,

@@ -30,7 +30,7 @@ TASK = "referring-video-segmentation"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "proxyformer-lite"
 GLANCES = 8  # frames per second that the detector and the classifier see at least
 MAX_GLANCE_EVERY = 8  # frames, whatever rate a file claims
-SHORT_CLIP = 8  # frames that may be seen at several sizes
+SHORT_CLIP = 8  # frames that may be seen at several sizes, and with class contrast
 PROBABILITY_EPS = 1e-6  # keeps the logit of a mean probability finite
 
 Frame = np.ndarray | torch.Tensor | Image.Image
@@ -107,8 +107,8 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
     """Segments the object that an expression refers to, window by window: any length of video fits.
     A window looks back on frames of those before it, spread over them, a quarter of its own number.
     Of a video file the model's detector and classifier see `GLANCES` frames a second or more. A
-    clip of `SHORT_CLIP` frames at most, as a picture is, is seen at several sizes where the
-    checkpoint says so (`short_clip_scales`).
+    clip of `SHORT_CLIP` frames at most, as a picture is, is seen more closely where the checkpoint
+    says so (`short_clip_scales`, `class_contrast`).
 
     ```python
     pipe = pipeline("referring-video-segmentation")
@@ -134,7 +134,7 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         fps, num_frames, stride: which frames to take, see [`sample_frame_indices`]; default all.
         window: frames that the model sees at once; 36 is the Ref-DAVIS17 protocol's clip length.
         size: the video processor's `size`, when it should differ from the checkpoint's; then short
-            clips, too, are seen at this one alone.
+            clips are seen as others are.
         threshold: a pixel belongs to the object above this probability.
         min_score: a window that shows the object by less than this probability has empty masks.
     """
@@ -232,16 +232,18 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         for number, (indexed_frames, is_last) in enumerate(_windows(frames, window)):
             frame_indices, window_frames = map(list, zip(*indexed_frames, strict=True))
             is_short = number == 0 and is_last and len(window_frames) <= SHORT_CLIP
+            closely = is_short and size is None
+            texts = expressions + self._classes(expressions) if closely else expressions
             views = [
                 self.processor(
                     videos=window_frames,
-                    text=expressions,
+                    text=texts,
                     do_sample_frames=False,
                     return_metadata=True,
                     return_tensors="pt",
                     size=each,
                 )
-                for each in ([size] if size is not None else self._sizes(is_short))
+                for each in ([size] if size is not None else self._sizes(closely))
             ]
             for view in views:
                 (metadata,) = view.pop("video_metadata")
@@ -256,15 +258,24 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
                 "frame_indices": frame_indices,
             }
 
-    def _sizes(self, is_short: bool) -> list[dict[str, int]]:
+    def _sizes(self, closely: bool) -> list[dict[str, int]]:
         """Sizes at which the model sees a window, by the video processor and, of a clip of a few
         frames, the configuration's `short_clip_scales`."""
         size = dict(self.processor.video_processor.size)
-        scales = self.model.config.short_clip_scales if is_short else None
+        scales = self.model.config.short_clip_scales if closely else None
         return [
             {edge: round(scale * length) for edge, length in size.items()}
             for scale in scales or [1]
         ]
+
+    def _classes(self, expressions: list[str]) -> list[str]:
+        """With `class_contrast`, the name of the detector's class nearest to each expression."""
+        config = self.model.config
+        if not config.class_contrast:
+            return []
+        words = self.processor(text=expressions, return_tensors="pt").to(self.device)
+        nearest = self.model.model.nearest_classes(**words).tolist()
+        return [config.detector_config.id2label[k] for k in nearest]
 
     def _forward(self, window: dict[str, Any]) -> dict[str, Any]:
         views, past = window.pop("views"), window.pop("past")
@@ -278,7 +289,10 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
             # the sizes of a short clip, its only window, have nothing to do with one another
             linked = past.link(features) if len(views) == 1 else features
             answers.append(self.model(video_features=linked, **view))
-        outputs = answers[0] if len(answers) == 1 else self._mean(answers)
+        outputs = answers[0]
+        num_expressions = 1 if isinstance(window["text"], str) else len(window["text"])
+        if len(answers) > 1 or len(outputs.referred_scores) > num_expressions:
+            outputs = self._mean(answers, num_expressions)
         # What the masks need and no more: it is kept until the video's last window is through.
         kept = {
             "referred_masks": outputs.referred_masks,
@@ -290,16 +304,20 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         return {**window, "outputs": ModelOutput(kept)}
 
     def _mean(
-        self, answers: list[ProxyFormerReferringSegmentationOutput]
+        self, answers: list[ProxyFormerReferringSegmentationOutput], num_expressions: int
     ) -> ProxyFormerReferringSegmentationOutput:
         """The mean of what the model says of a clip at several sizes: of the probabilities of its
-        masks, on the largest one's grid, of boxes and of scores."""
+        masks, on the largest one's grid, of boxes and of scores. Rows beyond the expressions' are
+        of their classes (`class_contrast`)."""
         largest = max(answers, key=lambda answer: answer.pixel_mask.shape[-2:])
         size = largest.pixel_mask.shape[-2:]
         probabilities = []
         for answer in answers:
             chosen = self.model.select(answer.pred_logits, answer.frame_mask)
             masks = torch.einsum("rn,rtnhw->rthw", chosen, answer.pred_masks)
+            masks, of_classes = masks[:num_expressions], masks[num_expressions:]
+            if len(of_classes):
+                masks = masks + self.model.config.class_contrast * (masks - of_classes)
             pixels = resized_probability(masks, answer.pixel_mask.shape[-2:], size)
             rim = [side for length in reversed(size) for side in (0, -length % MASK_STRIDE)]
             probabilities.append(F.avg_pool2d(F.pad(pixels, rim, mode="replicate"), MASK_STRIDE))
@@ -307,10 +325,15 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         if self.model.config.single_region:
             logits = keep_surest_region(logits)
         boxes, scores = (
-            torch.stack([answer[name] for answer in answers]).mean(0)
+            torch.stack([answer[name][:num_expressions] for answer in answers]).mean(0)
             for name in ("referred_boxes", "referred_scores")
         )
-        return replace(largest, referred_masks=logits, referred_boxes=boxes, referred_scores=scores)
+        return ProxyFormerReferringSegmentationOutput(
+            referred_masks=logits,
+            referred_boxes=boxes,
+            referred_scores=scores,
+            pixel_mask=largest.pixel_mask[:num_expressions],
+        )
 
     def postprocess(
         self, windows: list[dict[str, Any]], threshold: float = 0.5, min_score: float = 0.0
