@@ -28,7 +28,7 @@ QUESTIONS = (  # two parts and two absent things; small things beside large ones
     ("coffee", "a glass of water"),
     ("astronaut", "the flag"),
     ("astronaut", "the name tag"),
-    ("rocket", "the left tower"),
+    ("rocket", "the launch pad"),
     ("rocket", "an airplane"),
     ("stereo_motorcycle", "the toolbox"),
     ("stereo_motorcycle", "a car"),
