@@ -90,7 +90,6 @@ INVALID = [
     ({"short_clip_scales": []}, "short_clip_scales"),
     ({"short_clip_scales": [1, 0]}, "short_clip_scales"),
     ({"class_contrast": -0.1}, "class_contrast"),
-    ({"class_contrast": 0.5}, "`class_contrast` needs `detector_config`"),
     ({"hidden_size": 0}, "hidden_size"),
     ({"num_attention_heads": 0}, "num_attention_heads"),
     ({"num_hidden_layers": 0}, "num_hidden_layers"),

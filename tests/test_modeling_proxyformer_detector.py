@@ -162,6 +162,11 @@ def test_a_detector_that_sees_nothing_adds_nothing():
     assert torch.equal(ours, theirs)
 
 
+def test_class_contrast_needs_a_detector():
+    with pytest.raises(ValueError, match="`class_contrast` needs `detector_config`"):
+        tiny_model(class_contrast=0.5)
+
+
 def test_a_detector_without_a_map_at_the_encoded_stride_is_named():
     with pytest.raises(ValueError, match=r"`detector_config` gives maps .*`encoded_stride=32`"):
         detector_model(detector_config=tiny_nanodet(num_stages=3))

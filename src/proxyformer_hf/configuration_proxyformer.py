@@ -240,8 +240,6 @@ class ProxyFormerConfig(PreTrainedConfig):
                 "`detector_config` needs `freeze_text=True`: the words for its classes are encoded "
                 "once."
             )
-        if self.class_contrast and self.detector_config is None:
-            raise ValueError("`class_contrast` needs `detector_config`, whose classes it names.")
         if self.classifier_config is not None and not (self.freeze_text and self.frozen_grounding):
             raise ValueError(
                 "`classifier_config` needs `freeze_text=True` and `frozen_grounding=True`: the "

@@ -1183,6 +1183,8 @@ class ProxyFormerModel(ProxyFormerPreTrainedModel):
             class_hidden = torch.zeros(num_labels, config.text_config.hidden_size)
             if config.lexical_words:
                 class_embeddings = torch.zeros(num_labels, embedding_size)
+        elif config.class_contrast:
+            raise ValueError("`class_contrast` needs `detector_config`, whose classes it names.")
         self.register_buffer("class_hidden", class_hidden)
         self.register_buffer("class_embeddings", class_embeddings)
         self.video_encoder = ProxyFormerVideoEncoder(config)
