@@ -232,8 +232,10 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
         for number, (indexed_frames, is_last) in enumerate(_windows(frames, window)):
             frame_indices, window_frames = map(list, zip(*indexed_frames, strict=True))
             is_short = number == 0 and is_last and len(window_frames) <= SHORT_CLIP
-            closely = is_short and size is None
-            texts = expressions + self._classes(expressions) if closely else expressions
+            texts, sizes = expressions, [size]
+            if size is None:
+                sizes = self._sizes(is_short)
+                texts = expressions + self._classes(expressions) if is_short else expressions
             views = [
                 self.processor(
                     videos=window_frames,
@@ -243,7 +245,7 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
                     return_tensors="pt",
                     size=each,
                 )
-                for each in ([size] if size is not None else self._sizes(closely))
+                for each in sizes
             ]
             for view in views:
                 (metadata,) = view.pop("video_metadata")
@@ -258,11 +260,11 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
                 "frame_indices": frame_indices,
             }
 
-    def _sizes(self, closely: bool) -> list[dict[str, int]]:
+    def _sizes(self, is_short: bool) -> list[dict[str, int]]:
         """Sizes at which the model sees a window, by the video processor and, of a clip of a few
         frames, the configuration's `short_clip_scales`."""
         size = dict(self.processor.video_processor.size)
-        scales = self.model.config.short_clip_scales if closely else None
+        scales = self.model.config.short_clip_scales if is_short else None
         return [
             {edge: round(scale * length) for edge, length in size.items()}
             for scale in scales or [1]
@@ -306,9 +308,9 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
     def _mean(
         self, answers: list[ProxyFormerReferringSegmentationOutput], num_expressions: int
     ) -> ProxyFormerReferringSegmentationOutput:
-        """The mean of what the model says of a clip at several sizes: of the probabilities of its
-        masks, on the largest one's grid, of boxes and of scores. Rows beyond the expressions' are
-        of their classes (`class_contrast`)."""
+        """The mean of what the model says of a clip at each size: of its masks' probabilities, on
+        the largest one's grid, of boxes and of scores. Rows beyond the expressions' are of their
+        classes, which the masks are told from (`class_contrast`)."""
         largest = max(answers, key=lambda answer: answer.pixel_mask.shape[-2:])
         size = largest.pixel_mask.shape[-2:]
         probabilities = []
