@@ -253,21 +253,20 @@ def test_short_clip_is_seen_at_several_sizes(frames, single_region):
     clip = frames[:2, :, :width]
     result = pipe(clip, "a dog")
     model.config.single_region = False
-    pixels, boxes, scores = [], [], []
+    seen, boxes, scores = [], [], []
     for size in ({"shortest_edge": 32, "longest_edge": 64}, {"height": HEIGHT, "width": width}):
         inputs = pipe.processor(videos=clip, text="a dog", return_tensors="pt", size=size)
         with torch.no_grad():
             outputs = model(**inputs)
         rows, columns = inputs["pixel_values_videos"].shape[-2:]
         logits = outputs.referred_masks[0].numpy()
-        seen = bilinear(1 / (1 + np.exp(-logits)), 4 * logits.shape[1], 4 * logits.shape[2])
-        pixels.append(bilinear(seen[:, :rows, :columns], HEIGHT, width))
+        pixels = bilinear(logits, 4 * logits.shape[1], 4 * logits.shape[2])
+        seen.append(bilinear(pixels[:, :rows, :columns], HEIGHT, width))
         boxes.append(outputs.referred_boxes[0].numpy())
         scores.append(outputs.referred_scores.item())
-    mean = np.mean(pixels, 0)
-    whole = np.pad(mean, [(0, 0), (0, 0), (0, 2)], mode="edge")
+    whole = np.pad(np.mean(seen, 0), [(0, 0), (0, 0), (0, 2)], mode="edge")
     grid = whole.reshape(2, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))  # the model's masks' own
-    expected = bilinear(grid, HEIGHT, WIDTH)[..., :width] > 0.5
+    expected = bilinear(sigmoid(grid), HEIGHT, WIDTH)[..., :width] > 0.5
     if single_region:
         assert max(ndimage.label(mask)[1] for mask in expected) > 1
         for mask, every, cells in zip(result["masks"], expected, grid, strict=True):
@@ -300,11 +299,11 @@ def test_short_clip_is_told_from_its_class(frames):
         inputs = pipe.processor(videos=clip, text=texts + nearest, return_tensors="pt")
         outputs = model(**inputs)
     said, general = outputs.referred_masks.numpy().reshape(2, 2, 2, HEIGHT // 4, WIDTH // 4)
-    probabilities = 1 / (1 + np.exp(0.5 * general - 1.5 * said))
+    contrasted = 1.5 * said - 0.5 * general
     for k, result in enumerate(pipe(clip, texts)):
-        pixels = bilinear(probabilities[k], HEIGHT, WIDTH)
+        pixels = bilinear(contrasted[k], HEIGHT, WIDTH)
         grid = pixels.reshape(2, HEIGHT // 4, 4, WIDTH // 4, 4).mean((2, 4))
-        expected = bilinear(grid, HEIGHT, WIDTH) > 0.5
+        expected = bilinear(sigmoid(grid), HEIGHT, WIDTH) > 0.5
         assert (result["masks"] != expected).mean() < 0.001
         assert ((bilinear(said[k], HEIGHT, WIDTH) > 0) != expected).mean() > 0.02
         assert result["score"] == pytest.approx(outputs.referred_scores[k].item())
@@ -321,6 +320,10 @@ def mean_word(pipe: ReferringVideoSegmentationPipeline, text: str, special: bool
     inputs = pipe.processor(text=text, return_tensors="pt")
     hidden = pipe.model.model.text_encoder(**inputs)[0][0].numpy()
     return (hidden if special else hidden[1:-1]).mean(0)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
 
 
 def bilinear(maps: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -89,7 +89,7 @@ class ProxyFormerConfig(PreTrainedConfig):
             training): right where expressions name one object, wrong for "both swans".
         short_clip_scales (`list[float]`, *optional*):
             The pipeline sees a clip of a few frames, as a picture is, at these multiples of its
-            size and takes the mean of the masks' probabilities; once, at its size, by default.
+            size and takes the mean of the masks' logits; once, at its size, by default.
         class_contrast (`float`, defaults to 0.0):
             Of a clip of a few frames the pipeline also asks for the detector's class whose name is
             nearest to the expression, and adds this many times the difference to the logits of the

@@ -24,14 +24,13 @@ from .modeling_proxyformer import (
     ProxyFormerVideoFeatures,
 )
 from .video_io import VideoInfo, iter_frames, probe_video, sample_frame_indices
-from .video_processing_proxyformer import MASK_STRIDE, Video, resized_probability
+from .video_processing_proxyformer import MASK_STRIDE, Video, resized
 
 TASK = "referring-video-segmentation"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "proxyformer-lite"
 GLANCES = 8  # frames per second that the detector and the classifier see at least
 MAX_GLANCE_EVERY = 8  # frames, whatever rate a file claims
 SHORT_CLIP = 8  # frames that may be seen at several sizes, and with class contrast
-PROBABILITY_EPS = 1e-6  # keeps the logit of a mean probability finite
 
 Frame = np.ndarray | torch.Tensor | Image.Image
 
@@ -308,22 +307,22 @@ class ReferringVideoSegmentationPipeline(ChunkPipeline):
     def _mean(
         self, answers: list[ProxyFormerReferringSegmentationOutput], num_expressions: int
     ) -> ProxyFormerReferringSegmentationOutput:
-        """The mean of what the model says of a clip at each size: of its masks' probabilities, on
-        the largest one's grid, of boxes and of scores. Rows beyond the expressions' are of their
+        """The mean of what the model says of a clip at each size: of its masks' logits, on the
+        largest one's grid, of boxes and of scores. Rows beyond the expressions' are of their
         classes, which the masks are told from (`class_contrast`)."""
         largest = max(answers, key=lambda answer: answer.pixel_mask.shape[-2:])
         size = largest.pixel_mask.shape[-2:]
-        probabilities = []
+        seen = []
         for answer in answers:
             chosen = self.model.select(answer.pred_logits, answer.frame_mask)
             masks = torch.einsum("rn,rtnhw->rthw", chosen, answer.pred_masks)
             masks, of_classes = masks[:num_expressions], masks[num_expressions:]
             if len(of_classes):
                 masks = masks + self.model.config.class_contrast * (masks - of_classes)
-            pixels = resized_probability(masks, answer.pixel_mask.shape[-2:], size)
+            pixels = resized(masks.float(), answer.pixel_mask.shape[-2:], size)
             rim = [side for length in reversed(size) for side in (0, -length % MASK_STRIDE)]
-            probabilities.append(F.avg_pool2d(F.pad(pixels, rim, mode="replicate"), MASK_STRIDE))
-        logits = torch.stack(probabilities).mean(0).logit(PROBABILITY_EPS)
+            seen.append(F.avg_pool2d(F.pad(pixels, rim, mode="replicate"), MASK_STRIDE))
+        logits = torch.stack(seen).mean(0)
         if self.model.config.single_region:
             logits = keep_surest_region(logits)
         boxes, scores = (

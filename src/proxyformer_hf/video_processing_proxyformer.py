@@ -328,7 +328,7 @@ class ProxyFormerVideoProcessor(BaseVideoProcessor):
             score = outputs.referred_scores[row].item()
             limit = threshold if score >= min_score else 1.0
             masks = [
-                resized_probability(frame[None, None], input_size, size)[0, 0] > limit
+                resized(frame[None, None].float().sigmoid(), input_size, size)[0, 0] > limit
                 for frame in logits
             ]
             results.append(
@@ -370,13 +370,13 @@ def _pad_batch(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"pixel_values_videos": pixel_values, "frame_mask": frame_mask, "pixel_mask": pixel_mask}
 
 
-def resized_probability(
-    logits: torch.Tensor, input_size: Sequence[int], target_size: Sequence[int]
+def resized(
+    masks: torch.Tensor, input_size: Sequence[int], target_size: Sequence[int]
 ) -> torch.Tensor:
-    """Mask logits `(n, num_frames, h, w)` of padded frames to probabilities `(n, num_frames,
-    height, width)` of the part that is real, of `input_size`, at `target_size`."""
+    """Of masks `(n, num_frames, h, w)` of padded frames, probabilities or logits, the part that is
+    real, of `input_size`, at `target_size`: `(n, num_frames, height, width)`."""
     rows, columns = (math.ceil(side / MASK_STRIDE) for side in input_size)
-    masks = logits[..., :rows, :columns].float().sigmoid()
+    masks = masks[..., :rows, :columns]
     masks = F.interpolate(masks, scale_factor=MASK_STRIDE, mode="bilinear", align_corners=False)
     masks = masks[..., : input_size[0], : input_size[1]]
     return F.interpolate(masks, size=tuple(target_size), mode="bilinear", align_corners=False)
