@@ -367,9 +367,11 @@ class TrainingClips(SeededDataset):
         shown = {instance.category for instance in scene.instances}
         shown = shown.union(*(image.unlabelled for image, _ in scene.parts))
         texts, masks = [text for text, _ in chosen], [scene.masks[t] for _, t in chosen]
-        for text, target in chosen[: count - len(chosen)]:  # each in other words
-            texts.append(scene.expression(target, rng, recipe.written_share) or text)
-            masks.append(scene.masks[target])
+        for _, target in chosen * (count // len(chosen) - 1):  # in other words, where there are
+            text = scene.expression(target, rng, recipe.written_share)
+            if text is not None and text not in texts:
+                texts.append(text)
+                masks.append(scene.masks[target])
         if count < recipe.num_expressions:
             text = self.absent.expression(shown, rng, recipe.kindred_absent_share)
             if text is not None:
