@@ -72,7 +72,7 @@ def test_samples_have_the_promised_form(clips):
         sample = clips[i]
         assert sample["frames"].dtype == sample["masks"].dtype == torch.uint8
         count = len(sample["expressions"])
-        assert 1 <= count <= 3 and all(sample["expressions"])
+        assert 2 <= count <= 3 and all(sample["expressions"])
         assert sample["frames"].shape[:2] == (3, 3)
         assert sample["masks"].shape == (count, 3, *sample["frames"].shape[2:])
         assert set(sample["masks"].unique().tolist()) <= {0, 1}

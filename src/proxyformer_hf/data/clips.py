@@ -372,6 +372,8 @@ class TrainingClips(SeededDataset):
             if text is not None and text not in texts:
                 texts.append(text)
                 masks.append(scene.masks[target])
+        if len(texts) == 1 < count:  # a clip has two at least
+            texts, masks = texts * 2, masks * 2
         if count < recipe.num_expressions:
             text = self.absent.expression(shown, rng, recipe.kindred_absent_share)
             if text is not None:
